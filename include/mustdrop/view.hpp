@@ -46,8 +46,10 @@ struct tensor_view {
     return part;
   }
 
-  MUSTDROP_HD constexpr operator tensor_view<T const, Rank>() const noexcept {
-    tensor_view<T const, Rank> view;
+  /// A view of what may be written is one of what may be read.
+  template <class U, std::enable_if_t<std::is_same_v<U, T const> && !std::is_const_v<T>, int> = 0>
+  MUSTDROP_HD constexpr operator tensor_view<U, Rank>() const noexcept {
+    tensor_view<U, Rank> view;
     view.data = data;
     for (int axis = 0; axis < Rank; ++axis) { view.sizes[axis] = sizes[axis], view.strides[axis] = strides[axis]; }
     return view;
@@ -121,7 +123,11 @@ struct keep_lists {
 
   MUSTDROP_HD constexpr bool absent() const noexcept { return counts.data == nullptr; }
   MUSTDROP_HD constexpr index_t capacity() const noexcept { return indices.sizes[1]; }
-  MUSTDROP_HD constexpr operator keep_lists<Index const>() const noexcept { return {indices, counts}; }
+
+  template <class U, std::enable_if_t<std::is_same_v<U, Index const> && !std::is_const_v<Index>, int> = 0>
+  MUSTDROP_HD constexpr operator keep_lists<U>() const noexcept {
+    return {indices, counts};
+  }
 
   /// Whether the two views fit each other and the segments. Says nothing of contents.
   constexpr status shape(segments const& of) const noexcept {
