@@ -19,11 +19,17 @@ struct dual_test {
   float share, individual;
 
   static float or_zero(float x) noexcept { return is_nan(x) ? 0.0f : x; }
-  static float or_lowest(float x) noexcept { return is_nan(x) ? -std::numeric_limits<float>::infinity() : x; }
+
+  /// How many times its threshold a value is; an infinite value is above an infinite threshold, as it is not below it.
+  static float ratio(float x, float threshold) noexcept {
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    float const times = divide(x, threshold);
+    return !is_nan(times) ? times : x > 0 ? infinity : -infinity;
+  }
 
   bool passes(float sum, float max) const noexcept { return !(or_zero(sum) < share && or_zero(max) < individual); }
   float rank(float sum, float max) const noexcept {
-    float const together = share > 0 ? or_lowest(divide(sum, share)) : 0.0f, alone = or_lowest(divide(max, individual));
+    float const together = share > 0 ? ratio(sum, share) : 0.0f, alone = ratio(max, individual);
     return together > alone ? together : alone;
   }
 };
