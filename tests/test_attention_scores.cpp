@@ -135,7 +135,7 @@ TYPED_TEST(AttentionScores, OnlyDifferencesBetweenLogitsCount) {
 
 // The bits of a weight: our exp of what the logit is below the highest, over their sum by 32 lanes, in one division.
 TYPED_TEST(AttentionScores, AWeightIsAnExponentialOverTheirSumByLanes) {
-  for (std::size_t const n : {2, 3, 31, 32, 33, 64, 100}) {
+  for (std::size_t const n : {2u, 3u, 31u, 32u, 33u, 64u, 100u}) {
     floats below(n), weights(n);
     md::lane_sum whole;
     for (std::size_t j = 0; j < n; ++j) {
