@@ -14,6 +14,7 @@
 //             K and V unrelated, length ≠ capacity. A slot may lie in several pieces (transposed V). Paged caches: kv_cache::pages.
 // Edges       Slots past the new length keep their old bytes. Rotary positions stay what they were: see positions and rerotate.
 // Errors      bad_shape     a size is negative; a list number outside the segments; slot_bytes is not a multiple of pieces; no data
+//             bad_stride    keep is not dense along its last axis
 //             bad_argument  both tables of pages are given, or page_slots < 1 with a table
 // Precondition  check(keep, …) against the slots in use; check(pages, …) is ok; distinct slots do not overlap; nobody reads the cache now.
 // Cost        reads and writes what moves, once; no second buffer. Slots that stay where they are cost nothing.
@@ -66,7 +67,7 @@ struct kv_cache {
 
 /// On the host: every page that the first `slots` slots of each request use lies in a pool of `pool` pages.
 inline status check(page_table const& pages, index_t requests, index_t slots, index_t pool) noexcept {
-  if (requests < 0 || slots < 0 || pool < 0) { return status::bad_shape; }
+  if (requests < 0 || requests > most_tokens || slots < 0 || slots > most_tokens || pool < 0) { return status::bad_shape; }
   if (pages.absent() || (pages.pages32 != nullptr && pages.pages64 != nullptr) || pages.page_slots < 1) { return status::bad_argument; }
   for (index_t q = 0; q < requests; ++q) {
     for (index_t i = 0; i < slots; i += pages.page_slots) {

@@ -89,6 +89,7 @@ status gather(Backend const& backend, Transform const& transform, tensor_view<T,
   if (!well_formed(rows) || !well_formed(out) || rows.size(1) != out.size(1)) { return status::bad_shape; }
   if (status const s = check_room(rows.size(0), segments, keep.capacity(), out_offsets, out.size(0)); s != status::ok) { return s; }
   if (!unit_stride(rows) || !unit_stride(out)) { return status::bad_stride; }
+  if (rows.size(1) == 0) { return status::ok; }  // rows of nothing may have no address to give to the transform
   return gather_impl(backend, transform, tensor_view<real const, 2>(rows), segments, keep_lists<Index const>(keep), out, out_offsets);
 }
 

@@ -15,7 +15,7 @@
 //             out_offsets  [segments + 1] or {}           packed output
 //             A segment is one image, whose text follows outside and is moved by delta, or a whole request, whose text is kept tokens.
 // Edges       Nothing kept: renumbered and closed end where the segment began (old[0, first token]). An empty segment: delta 0.
-//             renumbered, in full: delta = old[0, first token] + kept − (max old + 1); "max" is over all axes.
+//             renumbered, in full: delta = max out − max old. "max" is over all axes, whichever begins highest (the rest of an image).
 // Errors      bad_shape   sizes disagree or are negative; without out_offsets, out is shorter than old (see gather)
 //             bad_stride  a view is not dense along its last axis
 // Precondition  check(segments, tokens) and check(keep, segments, tokens) are ok; positions do not overflow; outputs overlap no input.

@@ -23,7 +23,7 @@ status positions_impl(backend, position_policy policy, tensor_view<P const, 2> o
     if (delta.absent()) { continue; }
     delta(s) = 0;
     if (policy == position_policy::kept || size == 0 || old.size(0) == 0) { continue; }
-    P last_old = old(0, begin), last_kept = static_cast<P>(old(0, begin) - 1);
+    P last_old = old(0, begin), last_kept = kept == 0 ? static_cast<P>(old(0, begin) - 1) : out(0, to);
     for (index_t a = 0; a < old.size(0); ++a) {
       for (index_t t = begin; t < begin + size; ++t) { last_old = old(a, t) > last_old ? old(a, t) : last_old; }
       for (index_t i = to; i < to + kept; ++i) { last_kept = out(a, i) > last_kept ? out(a, i) : last_kept; }
