@@ -37,7 +37,7 @@ struct move {
 /// List s of a batch, as plan functions take it.
 template <class Index>
 constexpr tensor_view<Index const, 1> list(keep_lists<Index> const& keep, index_t s) noexcept {
-  return {&keep.indices(s, 0), {keep.counts(s)}, {1}};
+  return {keep.indices.data + s * keep.indices.strides[0], {keep.counts(s)}, {1}};  // no element is named: there may be none
 }
 
 /// Whether a list ascends within [0, tokens).

@@ -82,7 +82,9 @@ status attention_scores_impl(backend, attention_options const& options, tensor_v
   auto const head_sum_of = [&](index_t t, index_t begin, index_t limit) {
     for (index_t j = 0; j < limit; ++j) { over_heads[j] = 0; }
     for (index_t h = 0; h < heads; ++h) {
-      for (index_t j = 0; j < limit; ++j) { row[j] = logit.factor(chain_dot(&query(h, t, 0), &keys(h / group, begin + j, 0), dim)); }
+      for (index_t j = 0; j < limit; ++j) {  // rows of nothing may have no address
+        row[j] = logit.factor(dim > 0 ? chain_dot(&query(h, t, 0), &keys(h / group, begin + j, 0), dim) : 0.0f);
+      }
       row_weights(row, limit, logit.after(), lse.absent() ? nullptr : &lse(h, t), options.lse_base);
       for (index_t j = 0; j < limit; ++j) { over_heads[j] += row[j]; }
     }
