@@ -16,7 +16,7 @@
 
 namespace md = mustdrop;
 
-constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
 constexpr float inf = std::numeric_limits<float>::infinity();
 
 /// A workspace of exactly `bytes` bytes, aligned to 64, so that a sanitizer sees one byte too many.

@@ -160,9 +160,9 @@ TYPED_TEST(AttentionScores, OneKeyTakesAllAndNoKeyNothing) {
 
 TYPED_TEST(AttentionScores, NoRowsLeaveTheScoresDecayed) {
   auto c = one_head({}, {1, 2});
-  EXPECT_TRUE(all_same(attend<TypeParam>(c, {{1, 2}, {3, nan}, {}}), {{1, 2}, {3, nan}, {}}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(c, {{1, 2}, {3, quiet_nan}, {}}), {{1, 2}, {3, quiet_nan}, {}}));
   c.options.decay = 0.5f;
-  EXPECT_TRUE(all_same(attend<TypeParam>(c, {{1, 2}, {3, nan}, {}}), {{0.5f, 1}, {1.5f, nan}, {}}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(c, {{1, 2}, {3, quiet_nan}, {}}), {{0.5f, 1}, {1.5f, quiet_nan}, {}}));
 }
 
 TYPED_TEST(AttentionScores, SumAddsRowsAndMaxTakesTheLargest) {
@@ -224,7 +224,7 @@ TYPED_TEST(AttentionScores, ARowSeesTheKeysBelowItsLimit) {
 }
 
 TYPED_TEST(AttentionScores, LimitsCutAMapToo) {
-  auto c = from_map(1, 3, 2, {0.5f, nan, 0.25f, 0.75f, nan, nan});  // what a row does not see is not read
+  auto c = from_map(1, 3, 2, {0.5f, quiet_nan, 0.25f, 0.75f, quiet_nan, quiet_nan});  // what a row does not see is not read
   c.row_limits = {1, 2, 0};
   EXPECT_TRUE(all_same(attend<TypeParam>(c), {{0.75f, 0.75f}, {0.5f, 0.75f}, {0.5f, 0, 0.25f, 0.75f, 0, 0}}));
 }
@@ -252,14 +252,14 @@ TYPED_TEST(AttentionScores, RowsOfASegmentSeeItsKeysOnly) {
 }
 
 TYPED_TEST(AttentionScores, AMapsColumnsCountFromTheSegmentsBegin) {
-  auto c = from_map(1, 2, 3, {0.5f, nan, 0.75f, 0.25f});  // segments of 1 and 2 keys, rows padded to 2 columns
+  auto c = from_map(1, 2, 3, {0.5f, quiet_nan, 0.75f, 0.25f});  // segments of 1 and 2 keys, rows padded to 2 columns
   c.row_offsets = {0, 1, 2}, c.key_offsets = {0, 1, 3};
   EXPECT_TRUE(all_same(attend<TypeParam>(c), {{0.5f, 0.75f, 0.25f}, {0.5f, 0.75f, 0.25f}, {0.5f, guard, 0.75f, 0.25f}}));
 }
 
 // Eager attention of several requests padded to a length: more columns than any segment has.
 TYPED_TEST(AttentionScores, AMapMayBePaddedBeyondTheSegments) {
-  floats const map{0.5f, 0.25f, nan, nan, 0.75f, 0, nan, nan};
+  floats const map{0.5f, 0.25f, quiet_nan, quiet_nan, 0.75f, 0, quiet_nan, quiet_nan};
   floats sum(2, 0.0f), max(2, 0.0f);
   TypeParam const backend{};
   aligned_memory memory(md::attention_scores_workspace_size(backend, {1, 2, 2, 0, 0}, {}, {}));
@@ -282,7 +282,7 @@ TYPED_TEST(AttentionScores, AMapMayHaveAnyStrides) {
   // Heads innermost and rows backwards; rows innermost; every other element; heads innermost and every other element.
   for (auto const& strides : {std::vector<md::index_t>{1, -15, 3}, {4, 1, 12}, {40, 10, 2}, {2, 6, 24}}) {
     md::index_t const first = strides[1] < 0 ? -strides[1] * (rows - 1) : 0;
-    floats stored(200, nan);
+    floats stored(200, quiet_nan);
     md::tensor_view<float, 3> const map{stored.data() + first, {heads, rows, keys}, {strides[0], strides[1], strides[2]}};
     for (md::index_t h = 0; h < heads; ++h) {
       for (md::index_t t = 0; t < rows; ++t) {
@@ -330,48 +330,48 @@ TYPED_TEST(AttentionScores, SumAndMaxWithoutHeadSumAreTheSame) {
 // --- NaN and infinities
 
 TYPED_TEST(AttentionScores, NanInTheQueryPoisonsItsRowAlone) {
-  auto c = one_head({0, nan}, {1, 1});
+  auto c = one_head({0, quiet_nan}, {1, 1});
   c.row_limits = {2, 1};
-  EXPECT_TRUE(all_same(attend<TypeParam>(c), {{nan, 0.5f}, {nan, 0.5f}, {0.5f, 0.5f, nan, 0}}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(c), {{quiet_nan, 0.5f}, {quiet_nan, 0.5f}, {0.5f, 0.5f, quiet_nan, 0}}));
 }
 
 TYPED_TEST(AttentionScores, NanInAKeyPoisonsTheRowsThatSeeIt) {
-  auto c = one_head({0, 0}, {1, 1, nan, 1});
+  auto c = one_head({0, 0}, {1, 1, quiet_nan, 1});
   c.row_limits = {2, 4};
-  EXPECT_TRUE(all_same(attend<TypeParam>(c).head_sum, {0.5f, 0.5f, 0, 0, nan, nan, nan, nan}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(c).head_sum, {0.5f, 0.5f, 0, 0, quiet_nan, quiet_nan, quiet_nan, quiet_nan}));
   c.row_limits = {2, 1};
   EXPECT_TRUE(all_same(attend<TypeParam>(c), {{1.5f, 0.5f, 0, 0}, {1, 0.5f, 0, 0}, {0.5f, 0.5f, 0, 0, 1, 0, 0, 0}}));
 }
 
 TYPED_TEST(AttentionScores, NanInOneHeadMakesTheMeanNan) {
   auto c = one_head({0}, {1, 1});
-  c.heads = 2, c.query = {0, nan};
-  EXPECT_TRUE(all_same(attend<TypeParam>(c), {{nan, nan}, {nan, nan}, {nan, nan}}));
+  c.heads = 2, c.query = {0, quiet_nan};
+  EXPECT_TRUE(all_same(attend<TypeParam>(c), {{quiet_nan, quiet_nan}, {quiet_nan, quiet_nan}, {quiet_nan, quiet_nan}}));
 }
 
 TYPED_TEST(AttentionScores, NanInAMapPoisonsItsKeyAlone) {
-  auto const c = from_map(2, 2, 3, {0.5f, nan, 0, /**/ 0.5f, 0.5f, 0, /**/ 0.25f, 0, 0, /**/ 0.25f, 0, 0});
-  EXPECT_TRUE(all_same(attend<TypeParam>(c).sum, {0.75f, nan, 0}));
-  EXPECT_TRUE(all_same(attend<TypeParam>(c).max, {0.375f, nan, 0}));  // a NaN of an early row stays
+  auto const c = from_map(2, 2, 3, {0.5f, quiet_nan, 0, /**/ 0.5f, 0.5f, 0, /**/ 0.25f, 0, 0, /**/ 0.25f, 0, 0});
+  EXPECT_TRUE(all_same(attend<TypeParam>(c).sum, {0.75f, quiet_nan, 0}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(c).max, {0.375f, quiet_nan, 0}));  // a NaN of an early row stays
 }
 
 TYPED_TEST(AttentionScores, NanInTheScoresStays) {
-  auto const got = attend<TypeParam>(from_map(1, 1, 2, {0.5f, 0.5f}), {{nan, 0}, {0, nan}, {0, 0}});
-  EXPECT_TRUE(all_same(got.sum, {nan, 0.5f}));
-  EXPECT_TRUE(all_same(got.max, {0.5f, nan}));
+  auto const got = attend<TypeParam>(from_map(1, 1, 2, {0.5f, 0.5f}), {{quiet_nan, 0}, {0, quiet_nan}, {0, 0}});
+  EXPECT_TRUE(all_same(got.sum, {quiet_nan, 0.5f}));
+  EXPECT_TRUE(all_same(got.max, {0.5f, quiet_nan}));
 }
 
 TYPED_TEST(AttentionScores, NanInALogSumExpPoisonsItsRowAlone) {
   auto c = one_head({0, 0}, {1, 1});
-  c.lse = {nan, 0}, c.row_limits = {1, 2};
-  EXPECT_TRUE(all_same(attend<TypeParam>(c), {{nan, 1}, {nan, 1}, {nan, 0, 1, 1}}));
+  c.lse = {quiet_nan, 0}, c.row_limits = {1, 2};
+  EXPECT_TRUE(all_same(attend<TypeParam>(c), {{quiet_nan, 1}, {quiet_nan, 1}, {quiet_nan, 0, 1, 1}}));
 }
 
 TYPED_TEST(AttentionScores, InfiniteLogitsAreNotASoftmax) {
-  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({1}, {-inf, -inf})).sum, {nan, nan}));
-  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({1}, {inf, 0})).sum, {nan, nan}));
-  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({-1}, {inf, inf})).sum, {nan, nan}));
-  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({inf}, {0, 1})).sum, {nan, nan}));  // ∞·0
+  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({1}, {-inf, -inf})).sum, {quiet_nan, quiet_nan}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({1}, {inf, 0})).sum, {quiet_nan, quiet_nan}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({-1}, {inf, inf})).sum, {quiet_nan, quiet_nan}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(one_head({inf}, {0, 1})).sum, {quiet_nan, quiet_nan}));  // ∞·0
 }
 
 TYPED_TEST(AttentionScores, AKeyMaskedWithMinusInfinityGetsNothing) {
@@ -651,9 +651,9 @@ TYPED_TEST(AttentionScores, ASegmentDoesNotDependOnItsNeighbours) {
 }
 
 TYPED_TEST(AttentionScores, NanInOneSegmentStaysInIt) {
-  auto c = one_head({nan, 0}, {nan, 1, 1, 1});
+  auto c = one_head({quiet_nan, 0}, {quiet_nan, 1, 1, 1});
   c.row_offsets = {0, 1, 2}, c.key_offsets = {0, 2, 4};
-  EXPECT_TRUE(all_same(attend<TypeParam>(c).sum, {nan, nan, 0.5f, 0.5f}));
+  EXPECT_TRUE(all_same(attend<TypeParam>(c).sum, {quiet_nan, quiet_nan, 0.5f, 0.5f}));
 }
 
 TYPED_TEST(AttentionScores, EveryRowOfASegmentMayBeTheOnlyOneAsInDecoding) {
@@ -738,8 +738,8 @@ void copy_padded(floats const& from, md::tensor_view<T, 3> to) {
 /// The case with query and keys of other types, token-major [tokens, heads, dim] with padding, and outputs between guards.
 template <class Backend, class Q, class K>
 attention_result attend_stored(attention_case const& c) {
-  padded_tensor<Q, 3> query(md::narrow<Q>(nan), 1, 3, c.rows, c.heads, c.dim);
-  padded_tensor<K, 3> keys(md::narrow<K>(nan), 3, 5, c.keys, c.kv_heads, c.dim);
+  padded_tensor<Q, 3> query(md::narrow<Q>(quiet_nan), 1, 3, c.rows, c.heads, c.dim);
+  padded_tensor<K, 3> keys(md::narrow<K>(quiet_nan), 3, 5, c.keys, c.kv_heads, c.dim);
   auto const head_major = [](auto view) {
     std::swap(view.sizes[0], view.sizes[1]), std::swap(view.strides[0], view.strides[1]);
     return view;
@@ -816,7 +816,7 @@ TYPED_TEST(AttentionScores, CountsOfASelectionCutTheKeysOfTheNextLayer) {
   ints const key_offsets{0, 3, 8}, row_offsets{0, 1, 2};
   md::segments const before{2, key_offsets.data(), nullptr, 5}, row_segments{2, row_offsets.data(), nullptr, 1};
   ints indices(10, -7), counts(2, -7);
-  floats keys(8, nan), sum(8, 0.0f), max(8, 0.0f);  // NaN where nothing was gathered: whoever reads it is found out
+  floats keys(8, quiet_nan), sum(8, 0.0f), max(8, 0.0f);  // NaN where nothing was gathered: whoever reads it is found out
   md::keep_lists<std::int32_t> const keep{md::view(indices.data(), 2, 5), md::view(counts.data(), 2)};
   aligned_memory memory(std::max(md::dual_mask_workspace_size(backend, 8, before),
                                  md::attention_scores_workspace_size(backend, {1, 2, 8, 1, 1}, row_segments, before)));
@@ -940,7 +940,7 @@ TYPED_TEST(AttentionScores, StridesOtherThanOneAreRefused) {
 }
 
 TYPED_TEST(AttentionScores, WrongOptionsAreRefused) {
-  for (float const number : {nan, inf, -inf}) {
+  for (float const number : {quiet_nan, inf, -inf}) {
     EXPECT_EQ(both_after<TypeParam>([&](auto& c) { c.options.scale = number; }), status::bad_argument) << number;
     EXPECT_EQ(both_after<TypeParam>([&](auto& c) { c.options.softcap = number; }), status::bad_argument) << number;
     EXPECT_EQ(both_after<TypeParam>([&](auto& c) { c.options.decay = number; }), status::bad_argument) << number;

@@ -46,7 +46,7 @@ lists dual_mask(mask_case const& c) {
   Backend const backend{};
   auto const tokens = static_cast<md::index_t>(c.sum.size());
   auto const segments = segments_of(c);
-  padded_tensor<float, 1> sum(nan, 1, 2, tokens), max(nan, 3, 2, tokens);
+  padded_tensor<float, 1> sum(quiet_nan, 1, 2, tokens), max(quiet_nan, 3, 2, tokens);
   for (md::index_t t = 0; t < tokens; ++t) {
     sum.view()(t) = c.sum[static_cast<std::size_t>(t)], max.view()(t) = c.max[static_cast<std::size_t>(t)];
   }
@@ -138,9 +138,9 @@ TYPED_TEST(DualMask, NothingIsBelowNoAttentionAtAll) {
 
 TYPED_TEST(DualMask, NanCountsAsZeroInTheSumAndInBothTests) {
   auto c = quarter_and_half();
-  c.sum = {nan, nan, 3, 1}, c.max = {0.25f, 0.5f, nan, nan};  // Σ = 4
+  c.sum = {quiet_nan, quiet_nan, 3, 1}, c.max = {0.25f, 0.5f, quiet_nan, quiet_nan};  // Σ = 4
   EXPECT_EQ(dual_mask<TypeParam>(c), (lists{{1, 2, 3}}));
-  c.sum = {nan, nan, nan, nan}, c.max = c.sum;  // Σ = 0
+  c.sum = {quiet_nan, quiet_nan, quiet_nan, quiet_nan}, c.max = c.sum;  // Σ = 0
   EXPECT_EQ(dual_mask<TypeParam>(c), (lists{{0, 1, 2, 3}}));
 }
 
@@ -189,15 +189,15 @@ TYPED_TEST(DualMask, SmallerIndexWinsATie) {
 TYPED_TEST(DualMask, WithoutAttentionTheLargestSingleRowRanks) {
   EXPECT_EQ(dual_mask<TypeParam>(by_count({0, 0, 0}, {0.25f, 0.75f, 0.5f}, 2)), (lists{{1, 2}}));
   EXPECT_EQ(dual_mask<TypeParam>(by_count({-8, 1, 2}, {0.75f, 0.5f, 0.25f}, 1)), (lists{{0}}));  // Σ < 0 does not turn the order round
-  EXPECT_EQ(dual_mask<TypeParam>(by_count({nan, nan, nan}, {nan, 0, 0.25f}, 1)), (lists{{2}}));
+  EXPECT_EQ(dual_mask<TypeParam>(by_count({quiet_nan, quiet_nan, quiet_nan}, {quiet_nan, 0, 0.25f}, 1)), (lists{{2}}));
   // The first term is 0 for every token, so that a NaN maximum ties with a maximum of 0.
-  EXPECT_EQ(dual_mask<TypeParam>(by_count({0, 0, 0}, {nan, 0, 0.25f}, 2)), (lists{{0, 2}}));
+  EXPECT_EQ(dual_mask<TypeParam>(by_count({0, 0, 0}, {quiet_nan, 0, 0.25f}, 2)), (lists{{0, 2}}));
 }
 
 TYPED_TEST(DualMask, NanRanksLast) {
-  EXPECT_EQ(dual_mask<TypeParam>(by_count({nan, 4, 0, nan}, {nan, nan, 0, 0.25f}, 3)), (lists{{1, 2, 3}}));
-  EXPECT_EQ(dual_mask<TypeParam>(by_count({nan, 4, 0, nan}, {nan, nan, 0, 0.25f}, 2)), (lists{{1, 3}}));
-  EXPECT_EQ(dual_mask<TypeParam>(by_count({nan, nan}, {nan, nan}, 1)), (lists{{0}}));
+  EXPECT_EQ(dual_mask<TypeParam>(by_count({quiet_nan, 4, 0, quiet_nan}, {quiet_nan, quiet_nan, 0, 0.25f}, 3)), (lists{{1, 2, 3}}));
+  EXPECT_EQ(dual_mask<TypeParam>(by_count({quiet_nan, 4, 0, quiet_nan}, {quiet_nan, quiet_nan, 0, 0.25f}, 2)), (lists{{1, 3}}));
+  EXPECT_EQ(dual_mask<TypeParam>(by_count({quiet_nan, quiet_nan}, {quiet_nan, quiet_nan}, 1)), (lists{{0}}));
 }
 
 TYPED_TEST(DualMask, AnInfiniteSumRanksFirst) {
@@ -227,7 +227,7 @@ TYPED_TEST(DualMask, EachSegmentHasItsOwnRequest) {
 
 // Images in front of the prompt, within it and at its end: segments begin anywhere, text lies between them and is not read.
 TYPED_TEST(DualMask, ImagesMayLieAnywhereAmongTheText) {
-  mask_case c{{4, 0, inf, 0, 4, nan, 0, 0, 4}, floats(9, 0.0f), {0.5f, 0.5f, -1}, {}, {0, 3, 6, 9}, {2, 2, 3}, {}};
+  mask_case c{{4, 0, inf, 0, 4, quiet_nan, 0, 0, 4}, floats(9, 0.0f), {0.5f, 0.5f, -1}, {}, {0, 3, 6, 9}, {2, 2, 3}, {}};
   EXPECT_EQ(dual_mask<TypeParam>(c), (lists{{0}, {1}, {2}}));
   c.always_kept = {{1}, {}, {0}};
   EXPECT_EQ(dual_mask<TypeParam>(c), (lists{{0, 1}, {1}, {0, 2}}));
@@ -272,7 +272,7 @@ lists with_sets(mask_case const& c) {
   return keep;
 }
 
-float eighth_or_nan(std::mt19937& random) { return random() % 16 == 0 ? nan : static_cast<float>(random() % 32) / 8; }
+float eighth_or_nan(std::mt19937& random) { return random() % 16 == 0 ? quiet_nan : static_cast<float>(random() % 32) / 8; }
 float power_of_two(std::mt19937& random) { return 1.0f / static_cast<float>(1u << random() % 9); }
 
 std::vector<std::int64_t> random_subset(std::mt19937& random, std::int64_t n) {
@@ -327,8 +327,8 @@ TYPED_TEST(DualMask, AtTheReleasedCountExactModeKeepsTheReleasedSet) {
     c.requested.clear();
     for (std::size_t t = 0; t < c.sum.size(); ++t) {  // weights of all bits, zeros, NaN and now and then an infinity
       std::uint32_t const kind = random() % 32;
-      c.sum[t] = kind < 2 ? nan : kind < 4 ? 0.0f : kind == 4 && round % 4 == 0 ? inf : weight(random);
-      c.max[t] = random() % 16 == 0 ? nan : c.sum[t] * weight(random) / 4;
+      c.sum[t] = kind < 2 ? quiet_nan : kind < 4 ? 0.0f : kind == 4 && round % 4 == 0 ? inf : weight(random);
+      c.max[t] = random() % 16 == 0 ? quiet_nan : c.sum[t] * weight(random) / 4;
     }
     c.options = {weight(random) / 16 + 0x1p-20f, weight(random) / 4 + 0x1p-20f, -1};
     auto const released = dual_mask<TypeParam>(c);
@@ -360,7 +360,7 @@ TYPED_TEST(DualMask, CountsOfOneCallAreTheSegmentsOfTheNext) {
   ints const offsets{0, 4, 10};
   md::segments const before{2, offsets.data(), nullptr, 6};
   ints indices(12, -7), counts(2, -7), later(12, -7), later_counts(2, -7);
-  floats left(10, nan), left_max(10, nan);  // NaN where nothing was written: whoever reads it is found out
+  floats left(10, quiet_nan), left_max(10, quiet_nan);  // NaN where nothing was written: whoever reads it is found out
   aligned_memory scratch(md::dual_mask_workspace_size(backend, 10, before));
   md::keep_lists<std::int32_t> const keep{md::view(indices.data(), 2, 6), md::view(counts.data(), 2)};
   md::keep_lists<std::int32_t> const keep_later{md::view(later.data(), 2, 6), md::view(later_counts.data(), 2)};
@@ -447,8 +447,8 @@ TYPED_TEST(DualMask, StridesOtherThanOneAreRefused) {
 TYPED_TEST(DualMask, WrongOptionsAreRefused) {
   using md::status;
   EXPECT_EQ(after<TypeParam>([](auto& c) { c.options.count = -2; }), status::bad_argument);
-  EXPECT_EQ(after<TypeParam>([](auto& c) { c.options.global = nan; }), status::bad_argument);
-  EXPECT_EQ(after<TypeParam>([](auto& c) { c.options.individual = nan; }), status::bad_argument);
+  EXPECT_EQ(after<TypeParam>([](auto& c) { c.options.global = quiet_nan; }), status::bad_argument);
+  EXPECT_EQ(after<TypeParam>([](auto& c) { c.options.individual = quiet_nan; }), status::bad_argument);
   EXPECT_EQ(after<TypeParam>([](auto& c) { c.options = {0, 0, -1}; }), status::ok);
   EXPECT_EQ(after<TypeParam>([](auto& c) { c.options = {0, 1, 2}; }), status::bad_argument);  // a rank needs thresholds above 0
   EXPECT_EQ(after<TypeParam>([](auto& c) { c.options = {1, 0, 2}; }), status::bad_argument);

@@ -369,13 +369,13 @@ TYPED_TEST(Gather, RmsNormAddsEpsilonToTheMean) {
 }
 
 TYPED_TEST(Gather, RmsNormOfNanIsNanInItsRowAndOfANanWeightInItsColumn) {
-  std::vector<float> const rows{nan, 2, 2, 2, inf, 1, 2, 2}, weight{1, nan};
+  std::vector<float> const rows{quiet_nan, 2, 2, 2, inf, 1, 2, 2}, weight{1, quiet_nan};
   std::vector<float> out(8, 7);
   kept_tokens<std::int32_t> kept(Lists{{0, 1, 2, 3}});
   ASSERT_EQ(md::gather(TypeParam{}, md::rms_norm{md::view(weight.data(), 2), 0.f}, md::view(rows.data(), 4, 2), {}, kept.lists(),
                        md::view(out.data(), 4, 2), {}),
             md::status::ok);
-  float const want[] = {nan, nan, 1, nan, nan, nan, 1, nan};  // infinity · 1/√infinity is NaN
+  float const want[] = {quiet_nan, quiet_nan, 1, quiet_nan, quiet_nan, quiet_nan, 1, quiet_nan};  // infinity · 1/√infinity is NaN
   for (std::size_t i = 0; i < 8; ++i) { EXPECT_TRUE(same(out[i], want[i])) << i << ": " << out[i]; }
 }
 

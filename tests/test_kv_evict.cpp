@@ -47,7 +47,7 @@ lists kv_evict(evict_case const& c) {
   auto const slots = static_cast<md::index_t>(c.kinds.size());
   auto const segments = segments_of(c);
   padded_tensor<slot_kind, 1> kind(slot_kind::dropped, 3, 2, slots);
-  padded_tensor<float, 1> scores(nan, 1, 2, slots);
+  padded_tensor<float, 1> scores(quiet_nan, 1, 2, slots);
   for (md::index_t i = 0; i < slots; ++i) {
     kind.view()(i) = kind_of(c.kinds[static_cast<std::size_t>(i)]);
     if (!c.scores.empty()) { scores.view()(i) = c.scores[static_cast<std::size_t>(i)]; }
@@ -99,7 +99,7 @@ TYPED_TEST(KvEvict, KeySetOnlyKeepsTextAndKeySet) {
 }
 
 TYPED_TEST(KvEvict, OnlyOutputAwareReadsScoresBudgetSinksAndRecent) {
-  evict_case c{"tkvdvdt", {evict_policy::survivors, 1, 3, 3, 1}, {1, 2, nan, 9, inf, 9, 0}, {}, {}, {1}};
+  evict_case c{"tkvdvdt", {evict_policy::survivors, 1, 3, 3, 1}, {1, 2, quiet_nan, 9, inf, 9, 0}, {}, {}, {1}};
   EXPECT_EQ(kv_evict<TypeParam>(c), (lists{{0, 1, 2, 4, 6}}));
   c.options.policy = evict_policy::key_set_only;
   EXPECT_EQ(kv_evict<TypeParam>(c), (lists{{0, 1, 6}}));
@@ -155,11 +155,11 @@ TYPED_TEST(KvEvict, WithoutScoresAllVisualSlotsTie) {
 }
 
 TYPED_TEST(KvEvict, NanRanksBelowEveryNumberAndStillBeforeNothing) {
-  evict_case c{"vvvv", within(2), {nan, -inf, nan, inf}, {}, {}, {}};
+  evict_case c{"vvvv", within(2), {quiet_nan, -inf, quiet_nan, inf}, {}, {}, {}};
   EXPECT_EQ(kv_evict<TypeParam>(c), (lists{{1, 3}}));
   c.options.budget = 3;
   EXPECT_EQ(kv_evict<TypeParam>(c), (lists{{0, 1, 3}}));
-  c.kinds = "tvkd", c.scores = {nan, nan, nan, nan}, c.options.budget = 3;
+  c.kinds = "tvkd", c.scores = {quiet_nan, quiet_nan, quiet_nan, quiet_nan}, c.options.budget = 3;
   EXPECT_EQ(kv_evict<TypeParam>(c), (lists{{0, 1, 2}}));
 }
 
@@ -169,7 +169,7 @@ TYPED_TEST(KvEvict, EmptyInputKeepsNothing) {
 }
 
 TYPED_TEST(KvEvict, OneSlot) {
-  EXPECT_EQ(kv_evict<TypeParam>({"v", within(1), {nan}, {}, {}, {}}), (lists{{0}}));
+  EXPECT_EQ(kv_evict<TypeParam>({"v", within(1), {quiet_nan}, {}, {}, {}}), (lists{{0}}));
   EXPECT_EQ(kv_evict<TypeParam>({"v", within(0), {1}, {}, {}, {}}), (lists{{}}));
 }
 
@@ -209,8 +209,8 @@ TYPED_TEST(KvEvict, ABlockOfDroppedSlotsNeverStays) {
 }
 
 TYPED_TEST(KvEvict, NanInABlockHidesBehindItsOtherSlots) {
-  EXPECT_EQ(kv_evict<TypeParam>({"vvvv", within(2, 0, 0, 2), {nan, 0, -1, -1}, {}, {}, {}}), (lists{{0, 1}}));
-  EXPECT_EQ(kv_evict<TypeParam>({"vvvv", within(2, 0, 0, 2), {nan, nan, -inf, nan}, {}, {}, {}}), (lists{{2, 3}}));
+  EXPECT_EQ(kv_evict<TypeParam>({"vvvv", within(2, 0, 0, 2), {quiet_nan, 0, -1, -1}, {}, {}, {}}), (lists{{0, 1}}));
+  EXPECT_EQ(kv_evict<TypeParam>({"vvvv", within(2, 0, 0, 2), {quiet_nan, quiet_nan, -inf, quiet_nan}, {}, {}, {}}), (lists{{2, 3}}));
 }
 
 TYPED_TEST(KvEvict, ABlockLongerThanTheSegmentIsOnePartialBlock) {
@@ -249,7 +249,7 @@ std::vector<std::int64_t> ascending(std::set<std::int64_t> const& set) { return 
 
 floats random_scores(std::mt19937& random, std::size_t n) {
   floats scores(n);
-  for (float& score : scores) { score = random() % 16 == 0 ? nan : static_cast<float>(random() % 32) / 8 - 1; }  // many ties
+  for (float& score : scores) { score = random() % 16 == 0 ? quiet_nan : static_cast<float>(random() % 32) / 8 - 1; }  // many ties
   return scores;
 }
 
@@ -434,7 +434,7 @@ TYPED_TEST(KvEvict, CountsOfOneCallAreTheSegmentsAndRequestsOfTheNext) {
   md::segments const before{2, offsets.data(), nullptr, 4};
   ints indices(8, -7), counts(2, -7), later(8, -7), later_counts(2, -7);
   std::vector<slot_kind> left(7, slot_kind::text);
-  floats left_scores(7, nan);
+  floats left_scores(7, quiet_nan);
   aligned_memory scratch(md::kv_evict_workspace_size(backend, 7, before));
   md::keep_lists<std::int32_t> const keep{md::view(indices.data(), 2, 4), md::view(counts.data(), 2)};
   md::keep_lists<std::int32_t> const keep_later{md::view(later.data(), 2, 4), md::view(later_counts.data(), 2)};

@@ -74,7 +74,7 @@ TYPED_TEST(MergeRows, RowsThatNothingGoesToAreNotWritten) {
 }
 
 TYPED_TEST(MergeRows, WeightsThatAddUpToZeroGiveZeros) {
-  auto const got = merge<TypeParam>({5, inf, nan, 3, 4, 5}, 1, {0, 0, 0, 0, 2, 0}, {0, 0, 1, 2, 2, 3});
+  auto const got = merge<TypeParam>({5, inf, quiet_nan, 3, 4, 5}, 1, {0, 0, 0, 0, 2, 0}, {0, 0, 1, 2, 2, 3});
   expect_same(got.rows, {0, 0, 4, 0, untouched, untouched});
   expect_same(got.sizes, {0, 0, 2, 0, untouched, untouched});
 }
@@ -111,7 +111,8 @@ TYPED_TEST(MergeRows, SourcesAreCountedFromTheSegmentsBegin) {
 
 TYPED_TEST(MergeRows, TokensPastTheCountAreNotRead) {
   Offsets const offsets{0, 3, 5}, counts{2, 1};
-  auto const got = merge<TypeParam>({1, 3, nan, 10, nan}, 1, {1, 1, nan, 1, nan}, {0, 0, 0, 0, 0}, {2, offsets.data(), counts.data(), 0});
+  auto const got = merge<TypeParam>({1, 3, quiet_nan, 10, quiet_nan}, 1, {1, 1, quiet_nan, 1, quiet_nan}, {0, 0, 0, 0, 0},
+                                    {2, offsets.data(), counts.data(), 0});
   EXPECT_EQ(got.rows, (Floats{2, untouched, untouched, 10, untouched}));
 }
 
@@ -137,14 +138,14 @@ TYPED_TEST(MergeRows, PackedOutputNeedsOnlyItsOwnRoom) {
 }
 
 TYPED_TEST(MergeRows, NanAndInfinityStayInTheirRowAndColumn) {
-  auto const got = merge<TypeParam>({nan, 1, 2, 3, inf, 5, 6, -inf, -inf, 8}, 2, {}, {0, 0, 1, 1, 1});
-  expect_same({got.rows.begin(), got.rows.begin() + 4}, {nan, 2, nan, -inf});  // column 0 of row 1: ∞ and −∞ with 6 between
+  auto const got = merge<TypeParam>({quiet_nan, 1, 2, 3, inf, 5, 6, -inf, -inf, 8}, 2, {}, {0, 0, 1, 1, 1});
+  expect_same({got.rows.begin(), got.rows.begin() + 4}, {quiet_nan, 2, quiet_nan, -inf});  // column 0 of row 1: ∞ and −∞ with 6 between
 }
 
 TYPED_TEST(MergeRows, ANanSizeMakesItsRowNanAndNoOther) {
-  auto const got = merge<TypeParam>({1, 2, 3, 4}, 1, {1, nan, 1, 1}, {0, 0, 1, 1});
-  expect_same(got.rows, {nan, 3.5f, untouched, untouched});
-  expect_same(got.sizes, {nan, 2, untouched, untouched});
+  auto const got = merge<TypeParam>({1, 2, 3, 4}, 1, {1, quiet_nan, 1, 1}, {0, 0, 1, 1});
+  expect_same(got.rows, {quiet_nan, 3.5f, untouched, untouched});
+  expect_same(got.sizes, {quiet_nan, 2, untouched, untouched});
 }
 
 TYPED_TEST(MergeRows, Int64SourcesSayTheSame) {
@@ -281,7 +282,7 @@ TYPED_TEST(MergeRows, WhatGatherShrankIsMergedInPlaceOfCapacity) {
   Floats const rows{1, 2, 3, 4, 10, 20, 30};
   Offsets const offsets{0, 4, 7};
   std::vector<std::int32_t> indices{0, 2, 3, 1, 2, 99}, counts{3, 2};
-  Floats middle(7, nan);
+  Floats middle(7, quiet_nan);
   ASSERT_EQ(md::gather(TypeParam{}, md::view(rows.data(), 7, 1), cut(offsets),
                        md::keep_lists<std::int32_t>{md::view(indices.data(), 2, 3), md::view(counts.data(), 2)},
                        md::view(middle.data(), 7, 1), {}),

@@ -106,7 +106,7 @@ TYPED_TEST(Mustdrop, MergeSimilarIsItsTwoWords) {
     merge_call<TypeParam> method, words;
     auto features = random_floats(random, method.tokens * method.dim);
     for (float& value : features) { value = value * 0.5f + 0.5f; }  // cosines on both sides of the threshold
-    if (round % 5 == 4) { features[100] = nan; }
+    if (round % 5 == 4) { features[100] = quiet_nan; }
     for (auto* call : {&method, &words}) {
       call->feature_memory = features;
       call->features = md::view(call->feature_memory.data(), call->tokens, call->dim);
@@ -153,7 +153,7 @@ TYPED_TEST(Mustdrop, MergeSimilarRefusesWhatEitherWordRefuses) {
   EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.similarity = {}, c.options.count = 1; }), status::bad_shape);  // the first word's
   EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.rows.strides[1] = 2; }), status::bad_stride);
   EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.features.strides[1] = 2; }), status::bad_stride);
-  EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.options.threshold = nan; }), status::bad_argument);
+  EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.options.threshold = quiet_nan; }), status::bad_argument);
   EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.options.count = -2; }), status::bad_argument);
   EXPECT_EQ(merge_after<TypeParam>([](auto& c) { c.window = {1, 1, 1}; }), status::bad_argument);
 }
@@ -213,7 +213,7 @@ TYPED_TEST(Mustdrop, MaskByTextIsItsTwoWords) {
     for (auto* call : {&method, &words}) {
       std::copy(query.begin(), query.end(), call->query_memory.begin());
       std::copy(key.begin(), key.end(), call->key_memory.begin());
-      if (round % 4 == 3) { call->key_memory[7] = nan; }
+      if (round % 4 == 3) { call->key_memory[7] = quiet_nan; }
       if (round % 2 == 1) { call->protect(); }
       if (round % 3 == 1) { call->spans = md::view(call->span_memory.data(), 2); }
       if (round % 3 == 2) { call->requested = md::view(call->requested_memory.data(), 2); }
@@ -258,8 +258,8 @@ TYPED_TEST(Mustdrop, MaskByTextRefusesWhatEitherWordRefuses) {
   EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.sum.sizes[0] = 10; }), status::bad_shape);
   EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.key.strides[2] = 2; }), status::bad_stride);
   EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.keep.counts.strides[0] = 2; }), status::bad_stride);
-  EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.attention.scale = nan; }), status::bad_argument);
-  EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.mask.global = nan; }), status::bad_argument);
+  EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.attention.scale = quiet_nan; }), status::bad_argument);
+  EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.mask.global = quiet_nan; }), status::bad_argument);
   EXPECT_EQ(mask_after<TypeParam>([](auto& c) { c.mask = {0, 0, 4}; }), status::bad_argument);
 }
 

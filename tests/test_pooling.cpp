@@ -56,7 +56,7 @@ std::vector<pooled_segment> pool(pooling_case const& c) {
   auto const offsets = offsets_of(c);
   auto const count = static_cast<md::index_t>(c.grids.size()), tokens = static_cast<md::index_t>(offsets.back());
   md::segments const segments{count, offsets.data(), nullptr, 0};
-  padded_tensor<float, 2> features(nan, 1, 3, tokens, c.dim), rows(-7.0f, 3, 1, tokens, c.dim);
+  padded_tensor<float, 2> features(quiet_nan, 1, 3, tokens, c.dim), rows(-7.0f, 3, 1, tokens, c.dim);
   for (md::index_t t = 0; t < tokens; ++t) {
     for (md::index_t d = 0; d < c.dim; ++d) { features.view()(t, d) = md::view(c.features.data(), tokens, c.dim)(t, d); }
   }
@@ -132,8 +132,9 @@ TYPED_TEST(Pooling, FramesPoolTogetherInAVideo) {
 }
 
 TYPED_TEST(Pooling, NanStaysInItsWindowAndFeature) {
-  pooling_case const c{{1, 2}, 2, {1, nan, 3, 0, /**/ inf, 1, 1, 1, /**/ inf, 0, -inf, 2}, {{1, 6, 1, 0, 0}}};
-  EXPECT_EQ(pool<TypeParam>(c), (std::vector<pooled_segment>{{{{2, nan}, {inf, 1}, {nan, 1}}, {2, 2, 2}, {0, 2, 4}, {0, 0, 1, 1, 2, 2}}}));
+  pooling_case const c{{1, 2}, 2, {1, quiet_nan, 3, 0, /**/ inf, 1, 1, 1, /**/ inf, 0, -inf, 2}, {{1, 6, 1, 0, 0}}};
+  EXPECT_EQ(pool<TypeParam>(c),
+            (std::vector<pooled_segment>{{{{2, quiet_nan}, {inf, 1}, {quiet_nan, 1}}, {2, 2, 2}, {0, 2, 4}, {0, 0, 1, 1, 2, 2}}}));
 }
 
 // 24 × 24 patches by 3 × 3 are 64 tokens: what the method is compared at.
@@ -183,7 +184,7 @@ TYPED_TEST(Pooling, IsTheMeanOfEachWindowForAnyGridAndWidth) {
 }
 
 TYPED_TEST(Pooling, ASegmentDoesNotDependOnItsNeighbours) {
-  pooling_case const c{{2, 2}, 1, {1, 2, 3, 4, /**/ nan, nan, nan, nan}, {{2, 2, 1, 0, 0}, {2, 2, 1, 0, 0}}};
+  pooling_case const c{{2, 2}, 1, {1, 2, 3, 4, /**/ quiet_nan, quiet_nan, quiet_nan, quiet_nan}, {{2, 2, 1, 0, 0}, {2, 2, 1, 0, 0}}};
   pooling_case const alone{{2, 2}, 1, {1, 2, 3, 4}, {{2, 2, 1, 0, 0}}};
   EXPECT_EQ(pool<TypeParam>(c)[0], pool<TypeParam>(alone)[0]);
 }

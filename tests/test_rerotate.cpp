@@ -111,7 +111,7 @@ TYPED_TEST(Rerotate, InterleavedTurnsNeighbours) {
 
 TYPED_TEST(Rerotate, EqualPositionsLeaveEveryByte) {
   auto const minus_zero = -0.f;
-  key_cache<float> keys{1, 2, 4, {minus_zero, inf, -inf, md::float_from_bits(0x7fc12345u), minus_zero, minus_zero, 0, nan}};
+  key_cache<float> keys{1, 2, 4, {minus_zero, inf, -inf, md::float_from_bits(0x7fc12345u), minus_zero, minus_zero, 0, quiet_nan}};
   auto const before = keys.data;
   for (auto const pairs : both_pairs) {
     rerotate<TypeParam>(pairs, keys, {{3, 100}}, {{3, 100}}, frequencies(10000, 4));
@@ -123,7 +123,7 @@ TYPED_TEST(Rerotate, OnlySlotsThatMoveAreWritten) {
   auto random = printed_random(91);
   for (auto const pairs : both_pairs) {
     auto keys = random_keys<float>(random, 2, 3, 8);
-    keys.at(0, 0, 0) = -0.f, keys.at(1, 2, 3) = nan;
+    keys.at(0, 0, 0) = -0.f, keys.at(1, 2, 3) = quiet_nan;
     auto const before = keys;
     rerotate<TypeParam>(pairs, keys, {{4, 5, 6}}, {{4, 3, 6}}, frequencies(10000, 8));
     for (std::size_t h = 0; h < 2; ++h) {
@@ -165,7 +165,7 @@ TYPED_TEST(Rerotate, SlotsOutsideTheCountsAreNotTouched) {
 }
 
 TYPED_TEST(Rerotate, NanStaysInItsPairAndInfinityToo) {
-  key_cache<float> keys{1, 1, 6, {nan, inf, 1, 1, 1, 1}};
+  key_cache<float> keys{1, 1, 6, {quiet_nan, inf, 1, 1, 1, 1}};
   rerotate<TypeParam>(rope_pairs::half_split, keys, {{0}}, {{1}}, {1, 1, 1});
   EXPECT_TRUE(std::isnan(keys.data[0]) && std::isnan(keys.data[3]));
   EXPECT_EQ(keys.data[1], inf);
@@ -175,7 +175,7 @@ TYPED_TEST(Rerotate, NanStaysInItsPairAndInfinityToo) {
 
 TYPED_TEST(Rerotate, ANanFrequencySpoilsItsOwnDimsOfSlotsThatMove) {
   key_cache<float> keys{1, 2, 4, {1, 1, 1, 1, 2, 2, 2, 2}};
-  rerotate<TypeParam>(rope_pairs::interleaved, keys, {{0, 5}}, {{1, 5}}, {nan, 0});
+  rerotate<TypeParam>(rope_pairs::interleaved, keys, {{0, 5}}, {{1, 5}}, {quiet_nan, 0});
   EXPECT_TRUE(std::isnan(keys.data[0]) && std::isnan(keys.data[1]));
   EXPECT_EQ((Floats{keys.data.begin() + 2, keys.data.end()}), (Floats{1, 1, 2, 2, 2, 2}));
 }

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Checks that build, or read, the whole tree another way. Those that keep several processors busy say so to CTest.
+include(ProcessorCount)
+ProcessorCount(jobs)
+if(jobs EQUAL 0)
+  set(jobs 1)
+endif()
+set(work ${CMAKE_CURRENT_BINARY_DIR}/gates)
+
+# A tool that is not installed makes a gate say so and exit with 77, which counts as skipped.
+function(add_gate name script processors)
+  add_test(NAME ${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/${script} ${ARGN})
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 PROCESSORS ${processors} LABELS gate TIMEOUT 900)
+endfunction()
+
+# With the main build: gcc and clang, C++17 and C++20, sanitizers.
+add_gate(clang_cxx20 gates/build.sh ${jobs} ${work}/clang_cxx20 ${jobs} clang++ 20 all "-O1")
+add_gate(sanitizers_gcc_cxx20 gates/build.sh ${jobs} ${work}/sanitizers ${jobs} g++ 20 all
+         "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer")
+add_gate(library_clang_cxx17 gates/build.sh ${jobs} ${work}/clang_cxx17 ${jobs} clang++ 17 library "-O1")
+add_gate(library_gcc_cxx20 gates/build.sh ${jobs} ${work}/gcc_cxx20 ${jobs} g++ 20 library "-O1")
+
+add_gate(same_bits gates/same_bits.sh ${jobs} ${work}/same_bits ${jobs})
+add_gate(symbols gates/symbols.sh 1 ${work}/symbols)
+add_gate(format gates/format.sh 1)
+add_gate(tidy gates/tidy.sh ${jobs} ${PROJECT_BINARY_DIR} ${jobs})
+
+foreach(way subdirectory package wrong_version bare)
+  add_gate(consumer_${way} consumer/consume.sh 1 ${way} ${PROJECT_BINARY_DIR} ${work}/consumer_${way})
+endforeach()
+
+if(EXISTS ${PROJECT_SOURCE_DIR}/scripts/check_docs.py)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  add_test(NAME docs COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/check_docs.py)
+endif()
