@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A reader of safetensors files that believes nothing: every length, offset and size is checked before it is used.
+// A reader of safetensors files that believes nothing: every length, offset and size is checked before it is used. And a small writer.
 //
 //   8 bytes    length n of the header, little endian
 //   n bytes    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …, "__metadata__": {"key": "text", …}}
@@ -46,15 +46,20 @@ inline std::size_t bytes_of(dtype type) { return dtype_names[static_cast<std::si
 struct tensor {
   dtype type = dtype::f32;
   std::vector<std::int64_t> shape;
-  std::size_t begin = 0, bytes = 0;  // in file::memory
+  std::size_t begin = 0, bytes = 0;  // from the start of the file
 
   std::size_t elements() const { return bytes / bytes_of(type); }
 };
 
-struct file {
-  std::vector<unsigned char> memory;
+/// What the header says.
+struct contents {
   std::map<std::string, std::string> metadata;
   std::map<std::string, tensor> tensors;
+};
+
+/// A file in memory of its own.
+struct file : contents {
+  std::vector<unsigned char> memory;
 };
 
 /// Text from a file as it may be shown: one short line.
@@ -86,7 +91,9 @@ inline std::vector<unsigned char> load(std::filesystem::path const& path) {
 inline nlohmann::json parse(char const* begin, char const* end) {
   std::set<std::string> names;
   bool repeated = false;
+  constexpr int deepest = 8;  // a tensor's offsets are at 3
   auto const watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    if (depth > deepest) { throw error("the header is nested too deep"); }
     if (depth == 1 && event == nlohmann::json::parse_event_t::key) {
       repeated = !names.insert(parsed.get<std::string>()).second || repeated;
     }
@@ -137,47 +144,56 @@ inline tensor read_tensor(std::string const& name, nlohmann::json const& entry, 
 }
 
 inline void check_cover(std::map<std::string, tensor> const& tensors, std::size_t data) {
-  std::vector<std::pair<std::size_t, std::size_t>> parts;
+  std::vector<std::pair<tensor, std::string>> parts;
   for (auto const& [name, t] : tensors) {
-    if (t.bytes > 0) { parts.emplace_back(t.begin, t.begin + t.bytes); }
+    if (t.bytes > 0) { parts.emplace_back(t, printable(name)); }
   }
-  std::sort(parts.begin(), parts.end());
+  std::sort(parts.begin(), parts.end(), [](auto const& a, auto const& b) { return a.first.begin < b.first.begin; });
   std::size_t end = 0;
-  for (auto const& part : parts) {
-    if (part.first < end) { throw error("two tensors overlap"); }
-    if (part.first > end) { throw error("there is a gap between tensors"); }
-    end = part.second;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    auto const& [t, name] = parts[i];
+    if (t.begin < end) { throw error("two tensors overlap: " + parts[i - 1].second + " and " + name); }
+    if (t.begin > end) { throw error("there is a gap between tensors, before " + name); }
+    end = t.begin + t.bytes;
   }
   if (end != data) { throw error("there are bytes behind the last tensor"); }
 }
 
 }  // namespace detail
 
-inline file read(std::filesystem::path const& path) {
-  file f;
-  f.memory = detail::load(path);
-  std::size_t const prefix = 8;
-  if (f.memory.size() < prefix) { throw error("shorter than the length of its header"); }
+/// What the header of a file says whose `size` bytes lie at `bytes`. Only the header is read.
+inline contents parse(unsigned char const* bytes, std::size_t size) {
+  constexpr std::size_t prefix = 8, most = 100'000'000;  // the limit of the format's own library
+  if (size < prefix) { throw error("shorter than the length of its header"); }
   std::uint64_t length = 0;
-  for (std::size_t i = prefix; i-- > 0;) { length = length << 8 | f.memory[i]; }
-  if (length > f.memory.size() - prefix) { throw error("the header is longer than the file"); }
+  for (std::size_t i = prefix; i-- > 0;) { length = length << 8 | bytes[i]; }
+  if (length > size - prefix) { throw error("the header is longer than the file"); }
+  if (length > most) { throw error("the header is longer than 100 MB"); }
 
-  auto const* const begin = reinterpret_cast<char const*>(f.memory.data()) + prefix;
+  auto const* const begin = reinterpret_cast<char const*>(bytes) + prefix;
   nlohmann::json const header = detail::parse(begin, begin + length);
-  std::size_t const first = prefix + static_cast<std::size_t>(length), data = f.memory.size() - first;
+  std::size_t const first = prefix + static_cast<std::size_t>(length), data = size - first;
+  contents c;
   for (auto const& [name, entry] : header.items()) {
     if (name != "__metadata__") {
-      f.tensors[name] = detail::read_tensor(name, entry, data, f.memory.size());
+      c.tensors[name] = detail::read_tensor(name, entry, data, size);
       continue;
     }
     if (!entry.is_object()) { throw error("the metadata is not an object"); }
     for (auto const& [key, text] : entry.items()) {
       if (!text.is_string()) { throw error("metadata " + printable(key) + " is not text"); }
-      f.metadata[key] = text.get<std::string>();
+      c.metadata[key] = text.get<std::string>();
     }
   }
-  detail::check_cover(f.tensors, data);
-  for (auto& [name, t] : f.tensors) { t.begin += first; }
+  detail::check_cover(c.tensors, data);
+  for (auto& [name, t] : c.tensors) { t.begin += first; }
+  return c;
+}
+
+inline file read(std::filesystem::path const& path) {
+  file f;
+  f.memory = detail::load(path);
+  static_cast<contents&>(f) = parse(f.memory.data(), f.memory.size());
   return f;
 }
 
@@ -190,6 +206,36 @@ std::vector<T> elements(file const& f, tensor const& t) {
   out.resize(t.elements());
   if (t.bytes > 0) { std::memcpy(out.data(), f.memory.data() + t.begin, t.bytes); }
   return out;
+}
+
+/// A tensor to be written: F32, row-major. `values` has as many elements as the shape says.
+struct named_values {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::vector<float> values;
+};
+
+inline void write(std::filesystem::path const& path, std::vector<named_values> const& tensors,
+                  std::map<std::string, std::string> const& metadata = {}) {
+  nlohmann::json header = nlohmann::json::object();
+  if (!metadata.empty()) { header["__metadata__"] = metadata; }
+  std::size_t end = 0;
+  for (named_values const& t : tensors) {
+    std::size_t const begin = end;
+    end += t.values.size() * sizeof(float);
+    header[t.name] = {{"dtype", "F32"}, {"shape", t.shape}, {"data_offsets", {begin, end}}};
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // the data begin at a multiple of 8
+  std::string length;
+  for (int i = 0; i < 8; ++i) { length.push_back(static_cast<char>(std::uint64_t{text.size()} >> (8 * i) & 0xff)); }
+  std::ofstream out(path, std::ios::binary);
+  out << length << text;
+  for (named_values const& t : tensors) {
+    out.write(reinterpret_cast<char const*>(t.values.data()), static_cast<std::streamsize>(t.values.size() * sizeof(float)));
+  }
+  out.close();
+  if (!out) { throw error("cannot be written"); }
 }
 
 }  // namespace safetensors
