@@ -66,7 +66,6 @@ md::index_t windows_to_merge(reduction const& how, int layers, md::token_grid co
 /// Pooling to at most `tokens`: the smallest window that can, the squarest of them, and as many of these windows as it takes.
 md::window_shape pooling_window(md::token_grid const& grid, int tokens) {
   md::window_shape best{grid.rows, grid.cols, 1};
-  if (tokens == 0) { return {}; }
   for (md::index_t rows = 1; rows <= grid.rows; ++rows) {
     for (md::index_t cols = 1; cols <= grid.cols; ++cols) {
       md::window_shape const window{rows, cols, 1};
@@ -97,7 +96,7 @@ class window_merging {
       for (auto const w : given_->merge) { similarity[static_cast<std::size_t>(w)] = 1; }
       options.threshold = 0;
     } else if (pooling) {
-      options.count = how_.tokens == 0 ? window.windows(grid) : md::window_merge_count(grid, window, how_.tokens);
+      options.count = md::window_merge_count(grid, window, how_.tokens);
     } else {
       measure(x, grid, window, similarity);
       options.count = windows_to_merge(how_, layers_, grid, window, similarity, image_.counts);
@@ -197,6 +196,30 @@ matrix gathered(matrix& x, indices const& keep) {
 }
 
 }  // namespace
+
+char const* name_of(method method) {
+  switch (method) {
+    case method::none: return "none";
+    case method::mustdrop: return "mustdrop";
+    case method::random: return "random";
+    case method::pooling: return "pooling";
+    case method::before: return "before";
+  }
+  return "?";
+}
+
+void check(reduction const& how) {
+  auto const refuse = [](bool wrong, std::string const& why) {
+    if (wrong) { throw input_error(why); }
+  };
+  bool const counted = how.method == method::random || how.method == method::pooling || how.method == method::before;
+  refuse(how.tokens < 0, "--tokens is negative");
+  refuse(how.plan.empty() && how.tokens == 0 && counted, std::string("--method ") + name_of(how.method) + " needs --tokens");
+  refuse(how.tokens > 0 && how.method == method::mustdrop && !(how.global_threshold > 0 && how.individual_threshold > 0),
+         "--thresholds must be above 0 where --tokens ranks by them");
+  refuse(!how.plan.empty() && how.method != method::mustdrop, "--plan needs --method mustdrop");
+  refuse(how.kv_policy == md::evict_policy::output_aware && how.kv_budget < 1, "--kv-policy output-aware needs --kv-budget");
+}
 
 std::vector<int> default_prune_after(int layers) {
   if (layers < 16) { return {0}; }

@@ -19,6 +19,9 @@
 namespace llava {
 
 enum class method { none, mustdrop, random, pooling, before };
+/// "none", "mustdrop", …
+char const* name_of(method method);
+
 enum class token_reading { ran_on, papers, end };
 enum class position_rule { kept, renumber };
 
@@ -39,6 +42,9 @@ struct reduction {
   md::evict_policy kv_policy = md::evict_policy::survivors;
   int kv_budget = 0, kv_sinks = 4, kv_recent = 32;  // of output_aware
 };
+
+/// Throws input_error where options do not go together, whatever the model.
+void check(reduction const& how);
 
 /// The paper's {2, 6, 10, 14} of 32 layers, scaled; models of fewer than 16 layers prune after layer 0 only.
 std::vector<int> default_prune_after(int layers);

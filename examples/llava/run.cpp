@@ -20,22 +20,14 @@ namespace {
 using clock = std::chrono::steady_clock;
 double since(clock::time_point begin) { return std::chrono::duration<double, std::milli>(clock::now() - begin).count(); }
 
-/// The settings of a reduction that do not fit the model or each other.
+/// Options that go together and fit the model.
 reduction checked(reduction how, text_config const& t) {
-  auto const refuse = [](bool wrong, char const* why) {
-    if (wrong) { throw input_error(why); }
-  };
+  check(how);
   if (how.prune_after.empty()) { how.prune_after = default_prune_after(t.layers); }
-  refuse(how.tokens < 0, "--tokens is negative");
-  refuse(md::check_stages(t.layers, md::view(how.prune_after.data(), how.prune_after.size())) != md::status::ok,
-         "--prune-after: layers must ascend and be the language model's");
-  refuse(how.plan.empty() && how.tokens == 0 && (how.method == method::random || how.method == method::before),
-         "this method needs --tokens");
-  refuse(how.tokens > 0 && how.method == method::mustdrop && !(how.global_threshold > 0 && how.individual_threshold > 0),
-         "--thresholds must be above 0 where --tokens ranks by them");
-  refuse(!how.plan.empty() && how.method != method::mustdrop, "--plan goes with --method mustdrop");
-  refuse(how.kv_first_layer < 0 || how.kv_first_layer > t.layers, "--kv-first-layer: there is no such layer");
-  refuse(how.kv_policy == md::evict_policy::output_aware && how.kv_budget < 1, "output-aware eviction needs --kv-budget");
+  if (md::check_stages(t.layers, md::view(how.prune_after.data(), how.prune_after.size())) != md::status::ok) {
+    throw input_error("--prune-after: layers must ascend and be the language model's");
+  }
+  if (how.kv_first_layer < 0 || how.kv_first_layer > t.layers) { throw input_error("--kv-first-layer: there is no such layer"); }
   return how;
 }
 
@@ -234,8 +226,7 @@ std::string conversation::ask(std::string const& question) {
 void conversation::tell(plan_file const& plan) {
   config const& settings = model_.settings;
   int const layers = settings.text.layers, patches = settings.vision.patches();
-  static char const* const names[] = {"none", "mustdrop", "random", "pooling", "before"};
-  result_.method = names[static_cast<int>(how_.method)];
+  result_.method = name_of(how_.method);
   result_.model = std::filesystem::path(model_.folder).lexically_normal().filename().string();
   result_.side = settings.vision.side();
   result_.image_tokens.per_layer.assign(static_cast<std::size_t>(layers), 0);
