@@ -107,7 +107,7 @@ struct segments {
   constexpr bool valid() const noexcept { return count >= 0 && longest >= 0 && (offsets != nullptr || count == 1); }
   MUSTDROP_HD constexpr index_t begin(index_t s) const noexcept { return offsets ? offsets[s] : 0; }
   MUSTDROP_HD constexpr index_t size(index_t s, index_t tokens) const noexcept {
-    return counts ? counts[s] : offsets ? offsets[s + 1] - offsets[s] : tokens;
+    return counts ? counts[s] : offsets ? index_t{offsets[s + 1]} - offsets[s] : tokens;
   }
   /// No segment has more tokens than this.
   MUSTDROP_HD constexpr index_t bound(index_t tokens) const noexcept { return longest > 0 && longest < tokens ? longest : tokens; }
@@ -197,16 +197,15 @@ inline status check(segments const& segments, index_t tokens) noexcept {
 /// Each grid has as many tokens as its segment, and at most `windows` windows.
 inline status check(tensor_view<token_grid const, 1> grids, window_shape window, segments const& segments, index_t tokens,
                     index_t windows) noexcept {
-  if (grids.size(0) != segments.count || !window.valid()) { return status::bad_shape; }
+  if (!well_formed(grids) || grids.size(0) != segments.count || !window.valid()) { return status::bad_shape; }
   if (status const s = check(segments, tokens); s != status::ok) { return s; }
   for (index_t s = 0; s < segments.count; ++s) {
     token_grid const& grid = grids(s);
-    index_t left = segments.size(s, tokens);
     for (index_t const part : {grid.prefix, grid.suffix, grid.rows, grid.cols, grid.frames}) {
-      if (part < 0 || part > left) { return status::bad_argument; }  // every factor is small, so the products below are safe
+      if (part < 0 || part > most_tokens) { return status::bad_argument; }
     }
-    left -= grid.prefix + grid.suffix;
-    if (grid.rows * grid.cols > left || grid.patches() != left || window.windows(grid) > windows) { return status::bad_argument; }
+    if (grid.frames * grid.rows > most_tokens) { return status::bad_argument; }  // … and now no product of three overflows
+    if (grid.tokens() != segments.size(s, tokens) || window.windows(grid) > windows) { return status::bad_argument; }
   }
   return status::ok;
 }
