@@ -221,10 +221,8 @@ constexpr status in_sequence(tensor_view<Keep, 1> keep, run span, index_t sequen
   if (sequence < 0 || sequence > most_tokens || span.begin < 0 || span.length < 0 || span.length > sequence - span.begin) {
     return status::bad_shape;
   }
-  index_t const needed = sequence - span.length + keep.size(0);
-  if (status const s = plan_detail::first_error(check(keep, span.length), plan_detail::writable(out, needed)); s != status::ok) {
-    return s;
-  }
+  if (status const s = check(keep, span.length); s != status::ok) { return s; }
+  if (status const s = plan_detail::writable(out, sequence - span.length + keep.size(0)); s != status::ok) { return s; }
   count = 0;
   for (index_t t = 0; t < span.begin; ++t) { out(count++) = static_cast<Index>(t); }
   for (index_t i = 0; i < keep.size(0); ++i) { out(count++) = static_cast<Index>(span.begin + keep(i)); }
@@ -249,10 +247,10 @@ constexpr status pack(tensor_view<std::int32_t const, 1> counts, tensor_view<std
 /// Provenance the other way round: members[offsets[r] … offsets[r + 1]) are the tokens that went into row r, ascending.
 template <class Source, class Index>
 constexpr status invert(tensor_view<Source, 1> source, tensor_view<std::int32_t, 1> offsets, tensor_view<Index, 1> members) noexcept {
-  index_t const rows = offsets.size(0) - 1;
   status const s = plan_detail::first_error(plan_detail::writable(offsets, 1), plan_detail::writable(members, source.size(0)));
   if (!well_formed(source) || s != status::ok) { return s != status::ok ? s : status::bad_shape; }
   if (!unit_stride(source)) { return status::bad_stride; }
+  index_t const rows = offsets.size(0) - 1;
   for (index_t t = 0; t < source.size(0); ++t) {
     if (source(t) < 0 || source(t) >= rows) { return status::bad_argument; }
   }
