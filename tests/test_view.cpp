@@ -496,6 +496,7 @@ TEST(CheckGrids, RefusesHostileContents) {
   EXPECT_EQ(check_grid({index_max, index_max, index_max, index_max, index_max}, 577), status::bad_argument);
   EXPECT_EQ(check_grid({index_min, index_min, index_min, index_min, index_min}, 577), status::bad_argument);
   EXPECT_EQ(check_grid({index_t{1} << 32, index_t{1} << 32, 1, 577, 0}, 577), status::bad_argument) << "2^64 is 0 in 64 bits";
+  EXPECT_EQ(check_grid({1 << 30, 1 << 4, 1 << 30, 577, 0}, 577, most, {1, 17}), status::bad_argument) << "2^64 again, in small parts";
   EXPECT_EQ(check_grid({most, most, most, 0, 0}, most), status::bad_argument);
   EXPECT_EQ(check_grid({1, 1, 1, index_max, index_max}, 0), status::bad_argument);
   EXPECT_EQ(check_grid({1, most, 1, 0, 0}, most), status::ok);
