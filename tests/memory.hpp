@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <limits>
+#include <new>
 #include <random>
 #include <type_traits>
 #include <vector>
@@ -19,17 +21,22 @@ namespace md = mustdrop;
 constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
 constexpr float inf = std::numeric_limits<float>::infinity();
 
-/// A workspace of exactly `bytes` bytes, aligned to 64, so that a sanitizer sees one byte too many.
+/// A workspace of exactly `bytes` bytes, aligned to 64, so that a sanitizer sees one byte too many. It is full of NaN (0xff…):
+/// nobody may count on zeros.
 class aligned_memory {
  public:
-  explicit aligned_memory(std::size_t bytes) : lines_((bytes + 63) / 64 + 1), bytes_(bytes) {}
-  md::workspace lend() { return {lines_.data(), bytes_}; }
+  explicit aligned_memory(std::size_t bytes) : memory_(::operator new(bytes, alignment)), bytes_(bytes) {
+    std::memset(memory_, 0xff, bytes);
+  }
+  ~aligned_memory() { ::operator delete(memory_, alignment); }
+  aligned_memory(aligned_memory const&) = delete;
+  aligned_memory& operator=(aligned_memory const&) = delete;
+
+  md::workspace lend() { return {memory_, bytes_}; }
 
  private:
-  struct alignas(64) line {
-    std::uint64_t words[8];
-  };
-  std::vector<line> lines_;
+  static constexpr std::align_val_t alignment{64};
+  void* memory_;
   std::size_t bytes_;
 };
 
