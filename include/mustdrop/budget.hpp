@@ -36,11 +36,11 @@ struct budget_options {
 /// ceil(percent·tokens / 100) in integers: MustDrop's key set is 8 % of what the merge left.
 MUSTDROP_HD constexpr index_t key_set_size(index_t tokens, index_t percent = 8) noexcept { return (percent * tokens + 99) / 100; }
 
-/// The fewest windows to merge so that no more than `target` patches are left; -1 if even merging all leaves more.
+/// The fewest windows to merge so that no more than `target` patches are left; -1 if even merging all leaves more, or `window` is not valid().
 MUSTDROP_HD constexpr index_t window_merge_count(token_grid const& grid, window_shape window, index_t target) noexcept {
   index_t const saved = window.tokens() - 1, excess = grid.patches() - target;
   if (excess <= 0) { return 0; }
-  if (saved < 1) { return -1; }
+  if (!window.valid()) { return -1; }
   index_t const count = (excess + saved - 1) / saved;
   return count <= window.windows(grid) ? count : -1;
 }

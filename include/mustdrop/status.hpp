@@ -17,7 +17,8 @@ enum class [[nodiscard]] status : std::int32_t{
     unsupported,          ///< this backend has no kernel for these types or sizes
 };
 
-/// A device runtime's own error code (a cudaError_t, say) as a status, and back: nothing is lost. 0 is `ok`.
+/// A device runtime's own error code (a cudaError_t, say) as a status, and back: nothing is lost, for codes in [0, 2^31 − 1001].
+/// 0 is `ok`.
 constexpr status device_status(std::int32_t code) noexcept { return code == 0 ? status::ok : static_cast<status>(1000 + code); }
 constexpr bool is_device_status(status s) noexcept { return static_cast<std::int32_t>(s) > 1000; }
 constexpr std::int32_t device_code(status s) noexcept { return is_device_status(s) ? static_cast<std::int32_t>(s) - 1000 : 0; }

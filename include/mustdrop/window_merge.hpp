@@ -16,6 +16,7 @@
 //             keep.indices  [segments, capacity]   out: for each row the token at its place (a merged row: its window's anchor, the middle
 //                                                  member); capacity ≥ segments.bound(tokens); what gather and positions take
 //             keep.counts   [segments]             out: rows of the segment = its tokens − r·(n − 1)
+//             Rows, sizes and entries past the count, and what belongs to no segment, are not written.
 // Order       rows and keep ascend by place. output_order::score gives the released order instead: prefix, merged rows by similarity
 //             (ties: smaller window), unmerged tokens, suffix.
 // Ties, NaN   the smaller window wins a tie; a NaN window never merges by threshold and ranks last in exact mode.
