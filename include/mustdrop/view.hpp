@@ -163,7 +163,7 @@ struct window_shape {
     return (grid.frames / frames) * (grid.rows / rows) * (grid.cols / cols);
   }
   /// A window of one token has nothing to compare.
-  constexpr bool valid() const noexcept {
+  MUSTDROP_HD constexpr bool valid() const noexcept {
     constexpr index_t most = 1 << 20;  // keeps the product far from overflow
     return rows >= 1 && cols >= 1 && frames >= 1 && rows <= most && cols <= most && frames <= most && tokens() >= 2 &&
            tokens() <= most_tokens;
