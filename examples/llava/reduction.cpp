@@ -56,7 +56,7 @@ keep_memory mask_by_question(text_config const& t, reduction const& how, layer_q
   for (std::size_t i = 0; i < now.size(); ++i) {
     std::copy(images[i].key_now.begin(), images[i].key_now.end(), protect.indices.begin() + static_cast<std::ptrdiff_t>(i) * longest);
   }
-  md::index_t const first = std::min(md::index_t{span.end}, length - 1), rows = length - first;  // at least the last row
+  md::index_t const first = span.end, rows = length - first;
   indices limits;
   for (md::index_t r = first; r < length; ++r) { limits.push_back(static_cast<std::int32_t>(r + 1)); }
 

@@ -94,6 +94,9 @@ conversation::conversation(model const& model, request const& request)
     throw input_error("the prompt has " + std::to_string(places) + " <image>, and there are " + std::to_string(request.images.size()) +
                       " pictures");
   }
+  if (how_.method == method::mustdrop && prompt.back() == model.settings.image_token) {
+    throw input_error("--method mustdrop reads the text behind the last <image>, and there is none");
+  }
   see_pictures(given);
   lay_out(prompt);
   auto const prefilling = clock::now();
@@ -132,7 +135,8 @@ void conversation::see_pictures(plan_file const& given) {
 /// Text and pictures on one axis. A row of a picture stands where its anchor's patch would: what is dropped leaves a gap.
 void conversation::lay_out(std::vector<int> const& prompt) {
   config const& settings = model_.settings;
-  std::vector<int> const words = prompt;
+  std::vector<int> words = prompt;  // an <image> has no embedding, and perhaps no row in the table of them
+  std::replace(words.begin(), words.end(), settings.image_token, settings.bos);
   matrix const text = embed_tokens(model_.weights.text, words);
   long rows = static_cast<long>(prompt.size() - images_.size());
   for (auto const& image : images_) { rows += image.rows.rows(); }
@@ -170,7 +174,7 @@ void conversation::prefill(bool given) {
     auto const& layer = model_.weights.text.layers[static_cast<std::size_t>(l)];
     layer_cache& cache = caches_.emplace_back(t.kv_heads, t.head_dim);
     cache.reserve(static_cast<md::index_t>(sequence_.ids.size()) + max_new_tokens_);
-    slots_.push_back(sequence_.ids), rows_ran_.push_back(static_cast<long>(sequence_.ids.size()));
+    slots_.push_back(sequence_.ids);
     layer_queries queries;
     run_layer(on_, t, layer, sequence_.hidden, sequence_.positions, cache, queries);
     bool stage = how_.method == method::mustdrop && !given && std::count(how_.prune_after.begin(), how_.prune_after.end(), l) > 0;

@@ -70,10 +70,9 @@ class conversation {
   std::int32_t next_position_ = 0;
   std::vector<layer_cache> caches_;
   std::vector<ids> slots_;                         // which tokens the cache of each layer held at the end of the prefill
-  std::vector<std::vector<md::slot_kind>> kinds_;  // what the slots hold; decode scores of output_aware beside them
-  std::vector<std::vector<float>> scores_;
-  std::vector<long> rows_ran_;  // of each layer in the prefill
-  int last_token_ = -1;         // generated, not yet in the caches
+  std::vector<std::vector<md::slot_kind>> kinds_;  // what the slots hold
+  std::vector<std::vector<float>> scores_;         // what decode attended to; output_aware only
+  int last_token_ = -1;                            // generated, not yet in the caches
 };
 
 /// One question, one answer.

@@ -367,6 +367,7 @@ TEST(LlavaRun, WrongRequestsAreRefusedInOneLine) {
   std::ofstream(outside) << R"({"images": [{"merge": [], "key_set": [], "stages": [{"layer": 0, "keep": [576]}]}]})";
   refusal const refusals[] = {
       {"<image>", [](llava::request& r) { r.prompt = "USER: <image><image> what? ASSISTANT:"; }},
+      {"there is none", [](llava::request& r) { r.prompt = "USER: what is this? <image>"; }},
       {"cannot be met", [](llava::request& r) { r.reduce.tokens = 3; }},
       {"--tokens", [](llava::request& r) { r.reduce.method = llava::method::random, r.reduce.tokens = 0; }},
       {"prune-after", [](llava::request& r) { r.reduce.prune_after = {6}; }},
