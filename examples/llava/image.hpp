@@ -33,7 +33,7 @@ picture frame(picture const& from, preprocessing const& how, framing framing);
 /// [channels, height, width] floats of a framed picture: rescaled and normalised.
 std::vector<float> pixel_values(picture const& framed, preprocessing const& how);
 
-/// Bicubic with antialiasing, a = −0.5, rounded to 8 bits after each of two passes, as PIL does.
+/// Bicubic with antialiasing, a = −0.5, rounded to 8 bits after each of two passes: the bits of PIL (Pillow 13).
 picture resize(picture const& from, int width, int height);
 
 /// PNG. Throws input_error where the file cannot be written.

@@ -76,12 +76,12 @@ bool read_png_rows(png_structp png, png_infop info, source& from) {
     // PIL keeps 16-bit greys and clips them at 255 where it converts to RGB; of other 16-bit pictures it takes the upper bytes, as here.
     png_set_strip_16(png);
   }
-  if (colour == PNG_COLOR_TYPE_PALETTE) { png_set_palette_to_rgb(png); }
+  if (colour == PNG_COLOR_TYPE_PALETTE) { png_set_palette_to_rgb(png); }  // with alpha if it has a tRNS
   if ((colour & ~PNG_COLOR_MASK_ALPHA) == PNG_COLOR_TYPE_GRAY) {
     png_set_expand_gray_1_2_4_to_8(png);
     png_set_gray_to_rgb(png);
   }
-  if ((colour & PNG_COLOR_MASK_ALPHA) != 0) { png_set_strip_alpha(png); }
+  png_set_strip_alpha(png);
   int const passes = png_set_interlace_handling(png);
   png_read_update_info(png, info);
   std::size_t const row = 3 * static_cast<std::size_t>(from.to.width);

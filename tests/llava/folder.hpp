@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -35,10 +36,9 @@ inline std::string replaced(std::string text, std::string const& from, std::stri
 class folder_test : public testing::Test {
  protected:
   void SetUp() override {
-    auto const* const info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(testing::TempDir()) / (std::string(info->test_suite_name()) + "_" + info->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
+    std::string name = testing::TempDir() + "llava_XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
   }
   void TearDown() override { fs::remove_all(folder_); }
 
