@@ -200,7 +200,7 @@ void check_model(std::string_view bytes, std::size_t most_pieces) {
 void check_sentencepiece(unsigned char const* bytes, std::size_t size, std::size_t most_pieces, std::string const& name) {
   try {
     check_model({reinterpret_cast<char const*>(bytes), size}, most_pieces);
-  } catch (input_error const& why) { throw input_error(name + ": not a SentencePiece model: it has " + why.what()); }
+  } catch (input_error const& why) { throw input_error(name + ": not a SentencePiece model: " + why.what()); }
 }
 
 }  // namespace llava

@@ -106,7 +106,7 @@ TEST_F(Tokenizer, FileThatIsMissingIsNamed) {
 
 TEST_F(Tokenizer, DamagedFileIsRefusedOrWorks) {
   write("tokenizer.model", "");
-  expect_refused([&] { tokenizer(folder(), config_); }, {"tokenizer.model: not a SentencePiece model: it has no pieces"});
+  expect_refused([&] { tokenizer(folder(), config_); }, {"tokenizer.model: not a SentencePiece model: no pieces"});
   for (std::size_t size = 1; size < bytes_.size(); size += size < 4000 ? 37 : 9973) {
     write("tokenizer.model", bytes_.substr(0, size));
     try {
