@@ -19,7 +19,7 @@ using colour = std::array<std::uint8_t, 3>;
 
 constexpr colour paper{255, 255, 255}, ink{32, 36, 42}, faint{110, 118, 129};
 constexpr colour merge_blue{64, 196, 255}, merge_edge{0, 56, 92}, key_orange{255, 160, 0}, key_edge{96, 32, 0};
-constexpr int panel_width = 384, text_scale = 2, text_height = 9 * text_scale;
+constexpr int panel_width = 384, text_scale = 2;
 constexpr int margin = 20, gap = 20, caption_height = 60, panels_in_a_row = 5;
 
 /// A picture that rectangles and text are put on; what lies outside is cut off.
