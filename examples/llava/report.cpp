@@ -51,6 +51,7 @@ th { font-weight: 500; color: var(--faint); font-size: 14px; }
 .tight { width: auto; } .tight th, .tight td { padding-right: 28px; }
 pre { margin: 0; font-size: 14px; white-space: pre-wrap; overflow-wrap: anywhere; color: var(--faint); }
 svg { display: block; width: 100%; height: auto; min-width: 420px; } svg text { fill: var(--faint); font: 13px system-ui, "DejaVu Sans", sans-serif; }
+svg .value { fill: var(--ink); stroke: var(--ghost); stroke-width: 5px; stroke-linejoin: round; paint-order: stroke; }
 )";
 
 std::string escaped(std::string const& text) {
@@ -196,7 +197,7 @@ void chart(page& to, run_result const& r) {
   token_trace const& all = r.image_tokens;
   int const layers = static_cast<int>(all.per_layer.size());
   if (layers == 0) { return; }
-  constexpr double left = 64, top = 12, width = 820, height = 220, right = left + width, bottom = top + height;
+  constexpr double left = 64, top = 24, width = 820, height = 220, right = left + width, bottom = top + height;
   int const most = std::max({1, all.total, *std::max_element(all.per_layer.begin(), all.per_layer.end())});
   auto const y_of = [&](double tokens) { return bottom - height * tokens / most; };
   double const step = width / layers, bar = step * 0.76;
@@ -207,7 +208,7 @@ void chart(page& to, run_result const& r) {
       << (r.per_image.size() > 1 ? "ran on, first picture at the bottom" : "ran on")
       << "</span><span><i style=\"background:var(--ghost)\"></i>all patches</span><span><i class=\"mean\"></i>mean over the layers, "
       << number(all.average, 1)
-      << "</span></p>\n<div class=\"scroll\"><svg viewBox=\"0 0 900 286\" role=\"img\" aria-label=\"Image tokens by layer\">\n";
+      << "</span></p>\n<div class=\"scroll\"><svg viewBox=\"0 0 900 298\" role=\"img\" aria-label=\"Image tokens by layer\">\n";
   for (int quarter = 0; quarter <= 4; ++quarter) {
     double const y = y_of(most * quarter / 4.0);
     to.out << "<line x1=\"" << left << "\" x2=\"" << right << "\" y1=\"" << y << "\" y2=\"" << y << "\" stroke=\"var(--line)\"/><text x=\""
@@ -230,10 +231,6 @@ void chart(page& to, run_result const& r) {
       from = next;
     }
     if (from == 0) { rect(x, 0, all.per_layer[l], "var(--bar)"); }
-    if (layers <= 16) {
-      to.out << "<text x=\"" << x + bar / 2 << "\" y=\"" << y_of(all.per_layer[l]) - 5 << "\" text-anchor=\"middle\">" << all.per_layer[l]
-             << "</text>";
-    }
     if (layer % every == 0) {
       to.out << "<text x=\"" << x + bar / 2 << "\" y=\"" << bottom + 18 << "\" text-anchor=\"middle\">" << layer << "</text>";
     }
@@ -241,8 +238,14 @@ void chart(page& to, run_result const& r) {
   }
   double const mean = y_of(all.average);
   to.out << "<line x1=\"" << left << "\" x2=\"" << right << "\" y1=\"" << mean << "\" y2=\"" << mean
-         << "\" stroke=\"var(--mean)\" stroke-width=\"2\" stroke-dasharray=\"6 5\"/>\n<text x=\"" << (left + right) / 2 << "\" y=\""
-         << bottom + 44 << "\" text-anchor=\"middle\">language layer</text>\n<text transform=\"translate(16 " << (top + bottom) / 2
+         << "\" stroke=\"var(--mean)\" stroke-width=\"2\" stroke-dasharray=\"6 5\"/>\n";
+  for (int layer = 0; layers <= 16 && layer < layers; ++layer) {  // over the dashes
+    int const tokens = all.per_layer[static_cast<std::size_t>(layer)];
+    to.out << "<text class=\"value\" x=\"" << left + step * (layer + 0.5) << "\" y=\"" << y_of(tokens) - 6 << "\" text-anchor=\"middle\">"
+           << tokens << "</text>\n";
+  }
+  to.out << "<text x=\"" << (left + right) / 2 << "\" y=\"" << bottom + 44
+         << "\" text-anchor=\"middle\">language layer</text>\n<text transform=\"translate(16 " << (top + bottom) / 2
          << ") rotate(-90)\" text-anchor=\"middle\">image tokens</text>\n</svg></div></section>\n";
 }
 
