@@ -45,7 +45,7 @@ std::string text_at(json const& object, char const* key, std::string const& plac
   auto const found = object.find(key);
   if (found == object.end()) { throw input_error(place + ": no \"" + key + "\""); }
   if (!found->is_string()) { throw input_error(place + ": \"" + key + "\" is not a text"); }
-  std::string const out = found->get<std::string>();
+  std::string out = found->get<std::string>();
   if (out.empty()) { throw input_error(place + ": \"" + key + "\" is empty"); }
   if (out.find('\0') != std::string::npos) { throw input_error(place + ": \"" + key + "\" has a zero byte"); }
   return out;
@@ -316,7 +316,7 @@ std::string rows_as_csv(std::vector<eval_row> const& rows) {
       std::string cell = value.is_string() ? value.get<std::string>() : dumped(value);
       if (cell.find_first_of(",\"\r\n") != std::string::npos) {
         for (std::size_t at = 0; (at = cell.find('"', at)) != std::string::npos; at += 2) { cell.insert(at, 1, '"'); }
-        cell = '"' + cell + '"';
+        cell.insert(0, 1, '"').push_back('"');
       }
       line += (line.empty() ? "" : ",") + cell;
     }

@@ -62,7 +62,7 @@ struct canvas {
 };
 
 /// The font has the printable characters of ASCII only.
-std::string printable(std::string line) {
+std::string printable(std::string const& line) {
   std::string out;
   for (char const c : line) {
     if ((static_cast<unsigned char>(c) & 0xC0) == 0x80) { continue; }  // one mark for a character of several bytes

@@ -157,8 +157,9 @@ void panels(page& to, run_result const& r) {
       if (n.key > 0) { about += "; " + std::to_string(n.key) + " of them key"; }
       if (n.dropped > 0) { about += "; " + std::to_string(n.dropped) + " patches dropped"; }
       std::string const stage = escaped(panel.stage);
-      to.figure(draw_panel(r, panel), stage,
-                "<b>" + stage + ": " + std::to_string(n.rows()) + (n.rows() == 1 ? " token" : " tokens") + "</b><br>" + about);
+      std::string caption = "<b>" + stage;
+      caption.append(": ").append(std::to_string(n.rows())).append(n.rows() == 1 ? " token" : " tokens").append("</b><br>").append(about);
+      to.figure(draw_panel(r, panel), stage, caption);
     }
     to.out << "</div>\n";
   }
@@ -203,20 +204,19 @@ void chart(page& to, run_result const& r) {
   double const step = width / layers, bar = step * 0.76;
   int const every = std::max(1, (layers + 15) / 16);  // labels that do not touch
 
-  to.out
-      << "<section><h2>Image tokens that each language layer ran on</h2>\n<p class=\"legend\"><span><i style=\"background:var(--bar)\"></i>"
-      << (r.per_image.size() > 1 ? "ran on, first picture at the bottom" : "ran on")
-      << "</span><span><i style=\"background:var(--ghost)\"></i>all patches</span><span><i class=\"mean\"></i>mean over the layers, "
-      << number(all.average, 1)
-      << "</span></p>\n<div class=\"scroll\"><svg viewBox=\"0 0 900 298\" role=\"img\" aria-label=\"Image tokens by layer\">\n";
+  to.out << "<section><h2>Image tokens that each language layer ran on</h2>\n<p class='legend'><span><i style='background:var(--bar)'></i>"
+         << (r.per_image.size() > 1 ? "ran on, first picture at the bottom" : "ran on")
+         << "</span><span><i style='background:var(--ghost)'></i>all patches</span><span><i class='mean'></i>mean over the layers, "
+         << number(all.average, 1)
+         << "</span></p>\n<div class='scroll'><svg viewBox='0 0 900 298' role='img' aria-label='Image tokens by layer'>\n";
   for (int quarter = 0; quarter <= 4; ++quarter) {
     double const y = y_of(most * quarter / 4.0);
-    to.out << "<line x1=\"" << left << "\" x2=\"" << right << "\" y1=\"" << y << "\" y2=\"" << y << "\" stroke=\"var(--line)\"/><text x=\""
-           << left - 8 << "\" y=\"" << y + 4 << "\" text-anchor=\"end\">" << number(most * quarter / 4.0, 0) << "</text>\n";
+    to.out << "<line x1='" << left << "' x2='" << right << "' y1='" << y << "' y2='" << y << "' stroke='var(--line)'/><text x='" << left - 8
+           << "' y='" << y + 4 << "' text-anchor='end'>" << number(most * quarter / 4.0, 0) << "</text>\n";
   }
   auto const rect = [&](double x, double from, double to_tokens, char const* fill) {
-    to.out << "<rect x=\"" << x << "\" y=\"" << y_of(to_tokens) << "\" width=\"" << bar << "\" height=\"" << y_of(from) - y_of(to_tokens)
-           << "\" fill=\"" << fill << "\"/>";
+    to.out << "<rect x='" << x << "' y='" << y_of(to_tokens) << "' width='" << bar << "' height='" << y_of(from) - y_of(to_tokens)
+           << "' fill='" << fill << "'/>";
   };
   for (int layer = 0; layer < layers; ++layer) {
     auto const l = static_cast<std::size_t>(layer);
@@ -232,21 +232,21 @@ void chart(page& to, run_result const& r) {
     }
     if (from == 0) { rect(x, 0, all.per_layer[l], "var(--bar)"); }
     if (layer % every == 0) {
-      to.out << "<text x=\"" << x + bar / 2 << "\" y=\"" << bottom + 18 << "\" text-anchor=\"middle\">" << layer << "</text>";
+      to.out << "<text x='" << x + bar / 2 << "' y='" << bottom + 18 << "' text-anchor='middle'>" << layer << "</text>";
     }
     to.out << "</g>\n";
   }
   double const mean = y_of(all.average);
-  to.out << "<line x1=\"" << left << "\" x2=\"" << right << "\" y1=\"" << mean << "\" y2=\"" << mean
-         << "\" stroke=\"var(--mean)\" stroke-width=\"2\" stroke-dasharray=\"6 5\"/>\n";
+  to.out << "<line x1='" << left << "' x2='" << right << "' y1='" << mean << "' y2='" << mean
+         << "' stroke='var(--mean)' stroke-width='2' stroke-dasharray='6 5'/>\n";
   for (int layer = 0; layers <= 16 && layer < layers; ++layer) {  // over the dashes
     int const tokens = all.per_layer[static_cast<std::size_t>(layer)];
-    to.out << "<text class=\"value\" x=\"" << left + step * (layer + 0.5) << "\" y=\"" << y_of(tokens) - 6 << "\" text-anchor=\"middle\">"
-           << tokens << "</text>\n";
+    to.out << "<text class='value' x='" << left + step * (layer + 0.5) << "' y='" << y_of(tokens) - 6 << "' text-anchor='middle'>" << tokens
+           << "</text>\n";
   }
-  to.out << "<text x=\"" << (left + right) / 2 << "\" y=\"" << bottom + 44
-         << "\" text-anchor=\"middle\">language layer</text>\n<text transform=\"translate(16 " << (top + bottom) / 2
-         << ") rotate(-90)\" text-anchor=\"middle\">image tokens</text>\n</svg></div></section>\n";
+  to.out << "<text x='" << (left + right) / 2 << "' y='" << bottom + 44
+         << "' text-anchor='middle'>language layer</text>\n<text transform='translate(16 " << (top + bottom) / 2
+         << ") rotate(-90)' text-anchor='middle'>image tokens</text>\n</svg></div></section>\n";
 }
 
 }  // namespace
