@@ -31,7 +31,7 @@ struct run_result {
   std::string prompt;  // as it went into the tokenizer
   std::string answer;
   std::string method;  // none, mustdrop, random, pooling, before
-  std::string model;   // folder's name
+  std::string model;   // its folder
   std::vector<int> answer_ids;
   token_trace image_tokens;              // all pictures together
   std::vector<token_trace> per_image;    // each picture

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <numeric>
 
 #include <mustdrop/budget.hpp>
@@ -231,7 +230,7 @@ void conversation::tell(plan_file const& plan) {
   config const& settings = model_.settings;
   int const layers = settings.text.layers, patches = settings.vision.patches();
   result_.method = name_of(how_.method);
-  result_.model = std::filesystem::path(model_.folder).lexically_normal().filename().string();
+  result_.model = model_.folder;
   result_.side = settings.vision.side();
   result_.image_tokens.per_layer.assign(static_cast<std::size_t>(layers), 0);
   for (std::size_t i = 0; i < images_.size(); ++i) {
