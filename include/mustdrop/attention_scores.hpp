@@ -68,11 +68,11 @@ constexpr std::size_t attention_scores_workspace_size(Backend const& backend, at
   return attention_scores_workspace_size_impl(backend, shape, row_segments, key_segments);
 }
 
-/// What both forms check alike.
-inline status check_attention(attention_options const& options, index_t heads, index_t rows, index_t keys, segments const& row_segments,
-                              segments const& key_segments, tensor_view<std::int32_t const, 1> row_limits,
-                              tensor_view<key_span const, 1> spans, tensor_view<float, 1> sum, tensor_view<float, 1> max,
-                              tensor_view<float, 2> head_sum) noexcept {
+/// What both forms check alike. A function of the backend, as all that compares floats: files compiled for different instructions share none.
+template <class Backend>
+status check_attention(attention_options const& options, index_t heads, index_t rows, index_t keys, segments const& row_segments,
+                       segments const& key_segments, tensor_view<std::int32_t const, 1> row_limits, tensor_view<key_span const, 1> spans,
+                       tensor_view<float, 1> sum, tensor_view<float, 1> max, tensor_view<float, 2> head_sum) noexcept {
   constexpr float largest = std::numeric_limits<float>::max();
   if (!row_segments.valid() || !key_segments.valid() || row_segments.count != key_segments.count) { return status::bad_shape; }
   if (!well_formed(row_limits) || !well_formed(spans) || !well_formed(sum) || !well_formed(max) || !well_formed(head_sum)) {
@@ -105,7 +105,7 @@ status attention_scores(Backend const& backend, attention_options const& options
   if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0) { return status::bad_shape; }
   if (!lse.absent() && (lse.size(0) != heads || lse.size(1) != rows)) { return status::bad_shape; }
   if (status const s =
-          check_attention(options, heads, rows, keys.size(1), row_segments, key_segments, row_limits, spans, sum, max, head_sum);
+          check_attention<Backend>(options, heads, rows, keys.size(1), row_segments, key_segments, row_limits, spans, sum, max, head_sum);
       s != status::ok) {
     return s;
   }
@@ -124,7 +124,8 @@ status attention_scores(Backend const& backend, attention_options const& options
   static_assert(is_real_v<real>, "a map is float, half or bfloat16");
   index_t const heads = map.size(0), rows = map.size(1), keys = sum.absent() ? map.size(2) : sum.size(0);
   if (!well_formed(map) || heads < 1 || map.size(2) < key_segments.bound(keys)) { return status::bad_shape; }
-  if (status const s = check_attention(options, heads, rows, keys, row_segments, key_segments, row_limits, spans, sum, max, head_sum);
+  if (status const s =
+          check_attention<Backend>(options, heads, rows, keys, row_segments, key_segments, row_limits, spans, sum, max, head_sum);
       s != status::ok) {
     return s;
   }
