@@ -6,7 +6,12 @@ include(CMakePackageConfigHelpers)
 set(package_dir share/cmake/mustdrop)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/mustdrop DESTINATION include FILES_MATCHING PATTERN "*.hpp")
 install(TARGETS mustdrop EXPORT mustdrop)
-install(EXPORT mustdrop NAMESPACE mustdrop:: FILE mustdrop-config.cmake DESTINATION ${package_dir})
+install(EXPORT mustdrop NAMESPACE mustdrop:: FILE mustdrop-targets.cmake DESTINATION ${package_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/cmake/mustdrop-config.cmake DESTINATION ${package_dir})
+if(MUSTDROP_CPU)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/backends/cpu/mustdrop DESTINATION include FILES_MATCHING PATTERN "*.hpp")
+  install(FILES ${PROJECT_SOURCE_DIR}/cmake/xsimd.cmake DESTINATION ${package_dir})
+endif()
 
 # Before 1.0 a new minor version may break its callers.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/mustdrop-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)

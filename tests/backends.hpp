@@ -19,10 +19,19 @@
 #include <mustdrop/reference/top_k.hpp>
 #include <mustdrop/reference/window_merge.hpp>
 #include <mustdrop/reference/window_similarity.hpp>
+#if defined(MUSTDROP_TEST_CPU)
+#include "cpu_backends.hpp"
+#endif
 
 namespace md = mustdrop;
 
-using Backends = testing::Types<md::reference::backend>;
-
 /// What a backend is called in the output of a test program.
 inline char const* name_of(md::reference::backend) { return "reference"; }
+
+#if defined(MUSTDROP_TEST_ARCH)
+using Backends = testing::Types<cpu_backend>;  // the reference has been through all this in the plain build
+#elif defined(MUSTDROP_TEST_CPU)
+using Backends = testing::Types<md::reference::backend, cpu_backend>;
+#else
+using Backends = testing::Types<md::reference::backend>;
+#endif

@@ -843,7 +843,7 @@ struct scores_call {
   ints row_offsets{0, 1, 3}, key_offsets{0, 2, 5}, limit_memory = ints(8, 2);
   std::vector<md::key_span> span_memory = std::vector<md::key_span>(4, {0, 1});
   floats sum_memory = floats(16, guard), max_memory = floats(16, guard), head_sum_memory = floats(32, guard);
-  aligned_memory memory{16 * 64};
+  aligned_memory memory{1 << 16};  // enough for any backend
 
   md::attention_options options;
   md::tensor_view<float const, 3> query = md::view(query_memory.data(), 4, 3, 2), keys = md::view(key_memory.data(), 2, 5, 2);

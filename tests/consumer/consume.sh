@@ -13,12 +13,12 @@ install_to_prefix() { cmake --install "$build" --prefix "$work/prefix" > /dev/nu
 case $way in
   subdirectory)
     configure -DMUSTDROP_SOURCES="$root"
-    cmake --build "$work/build" && "$work/build/consumer"
+    cmake --build "$work/build" && "$work/build/consumer" && "$work/build/cpu_consumer"
     ;;
   package)
     install_to_prefix
     configure -DCMAKE_PREFIX_PATH="$work/prefix"
-    cmake --build "$work/build" && "$work/build/consumer"
+    cmake --build "$work/build" && "$work/build/consumer" && "$work/build/cpu_consumer"
     ;;
   wrong_version)
     install_to_prefix
@@ -31,7 +31,8 @@ case $way in
     ;;
   bare)
     install_to_prefix
-    diff -r "$root/include" "$work/prefix/include"
+    mkdir -p "$work/tree" && cp -r "$root/include/." "$root/backends/cpu/." "$work/tree"
+    diff -r "$work/tree" "$work/prefix/include"
     g++ -I "$work/prefix/include" -std=c++17 -fno-exceptions -fno-rtti "$here/consumer.cpp" -o "$work/consumer" && "$work/consumer"
     ;;
   *) echo "no such way: $way" && exit 1 ;;

@@ -31,16 +31,22 @@ planted getenv '#include <cstdlib>
 char* g() { return std::getenv("HOME"); }'
 
 failed=0 missing=""
-for header in include/mustdrop/reference/*.hpp; do
-  name=$(basename "$header" .hpp)
-  if [ "$name" != backend ] && ! grep -q "<mustdrop/reference/$name.hpp>" tests/link/every_word.hpp; then
-    echo "tests/link/every_word.hpp does not call $name" && failed=1
-  fi
-done
+includes_words() {  # FILE BACKEND: the file includes the backend's header of every word
+  for word in include/mustdrop/reference/*.hpp; do
+    name=$(basename "$word" .hpp)
+    if [ "$name" != backend ] && ! grep -q "<mustdrop/$2/$name.hpp>" "$1"; then echo "$1 does not include $2's $name" && failed=1; fi
+  done
+}
+includes_words tests/link/tested_backend.hpp reference
+includes_words tests/cpu_backends.hpp cpu
+
+builds=("-O0" "-O2")
+cpu="-I backends/cpu -DMUSTDROP_TEST_CPU"
+builds+=("-O2 $cpu" "-O2 -mavx2 -mfma -mf16c $cpu" "-O2 -mavx512f -mavx512cd -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c $cpu")
 for compiler in g++ clang++; do
   if ! command -v $compiler > /dev/null; then missing="$missing $compiler" && continue; fi
-  for flags in "-O0 -fno-exceptions -fno-rtti" "-O2 -fno-exceptions -fno-rtti"; do
-    $compiler -std=c++17 $flags -I include -c tests/link/every_word.cpp -o "$work/every_word.o"
+  for flags in "${builds[@]}"; do
+    $compiler -std=c++17 -fno-exceptions -fno-rtti $flags -I include -c tests/link/every_word.cpp -o "$work/every_word.o"
     found=$(offences "$work/every_word.o")
     echo "$compiler $flags:" ${found:-asks for nothing but $(nm -u "$work/every_word.o" | awk '{ print $NF }')}
     [ -z "$found" ] || failed=1
