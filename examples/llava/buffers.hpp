@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// How this program calls the library: its backend, its memory, its way to stop on a status that says no.
+// How this program calls the library: its memory, and its way to stop on a status that says no.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,15 +9,11 @@
 #include <string>
 #include <vector>
 
-#include <mustdrop/reference/backend.hpp>
 #include <mustdrop/view.hpp>
 
 namespace llava {
 
 namespace md = mustdrop;
-
-/// One place to choose another backend; the words' headers are included where they are called.
-constexpr md::reference::backend backend() { return {}; }
 
 /// A status other than ok from a call whose arguments are all this program's own is a mistake in it, not in its input.
 inline void check(md::status s, char const* what) {

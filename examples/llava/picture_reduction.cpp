@@ -5,19 +5,19 @@
 #include <string>
 
 #include <mustdrop/budget.hpp>
+#include <mustdrop/cpu/attention_scores.hpp>
+#include <mustdrop/cpu/cls_topk.hpp>
+#include <mustdrop/cpu/dual_mask.hpp>
+#include <mustdrop/cpu/gather.hpp>
+#include <mustdrop/cpu/merge_rows.hpp>
+#include <mustdrop/cpu/random.hpp>
+#include <mustdrop/cpu/top_k.hpp>
+#include <mustdrop/cpu/window_merge.hpp>
+#include <mustdrop/cpu/window_similarity.hpp>
 #include <mustdrop/method/mustdrop.hpp>
 #include <mustdrop/method/pooling.hpp>
 #include <mustdrop/method/random.hpp>
 #include <mustdrop/plan.hpp>
-#include <mustdrop/reference/attention_scores.hpp>
-#include <mustdrop/reference/cls_topk.hpp>
-#include <mustdrop/reference/dual_mask.hpp>
-#include <mustdrop/reference/gather.hpp>
-#include <mustdrop/reference/merge_rows.hpp>
-#include <mustdrop/reference/random.hpp>
-#include <mustdrop/reference/top_k.hpp>
-#include <mustdrop/reference/window_merge.hpp>
-#include <mustdrop/reference/window_similarity.hpp>
 
 #include "buffers.hpp"
 #include "error.hpp"
@@ -80,8 +80,8 @@ md::window_shape pooling_window(md::token_grid const& grid, int tokens) {
 /// Similar windows of the grid become one row each. Fills anchor, source, plan.merge and counts.
 class window_merging {
  public:
-  window_merging(config const& settings, reduction const& how, image_plan const* given, image_rows& image)
-      : how_(how), given_(given), image_(image), layers_(settings.text.layers), side_(settings.vision.side()) {}
+  window_merging(computer& on, config const& settings, reduction const& how, image_plan const* given, image_rows& image)
+      : on_(on), how_(how), given_(given), image_(image), layers_(settings.text.layers), side_(settings.vision.side()) {}
 
   /// x: `prefix` rows, then the patches; left with fewer rows.
   void operator()(matrix& x, md::index_t prefix) {
@@ -106,8 +106,8 @@ class window_merging {
 
  private:
   void measure(matrix& x, md::token_grid const& grid, md::window_shape window, std::vector<float>& similarity) {
-    scratch_.grow(md::window_similarity_workspace_size(backend(), window, x.rows(), x.cols(), {}));
-    check(md::window_similarity(backend(), window, rows_of(x), {}, md::view(&grid, 1), md::view(similarity.data(), 1, similarity.size()),
+    scratch_.grow(md::window_similarity_workspace_size(on_.words, window, x.rows(), x.cols(), {}));
+    check(md::window_similarity(on_.words, window, rows_of(x), {}, md::view(&grid, 1), md::view(similarity.data(), 1, similarity.size()),
                                 scratch_.lend()),
           "window_similarity");
   }
@@ -119,8 +119,8 @@ class window_merging {
     std::vector<float> sizes(static_cast<std::size_t>(tokens));
     indices source(sizes.size());
     keep_memory keep(1, tokens);
-    scratch_.grow(md::window_merge_workspace_size(backend(), window, tokens, x.cols(), window.windows(grid), {}));
-    check(md::window_merge(backend(), options, window, rows_of(x), {}, md::view(&grid, 1),
+    scratch_.grow(md::window_merge_workspace_size(on_.words, window, tokens, x.cols(), window.windows(grid), {}));
+    check(md::window_merge(on_.words, options, window, rows_of(x), {}, md::view(&grid, 1),
                            md::view(similarity.data(), 1, similarity.size()), {}, rows_of(rows), md::view(sizes.data(), sizes.size()),
                            md::view(source.data(), source.size()), keep.lists(), scratch_.lend()),
           "window_merge");
@@ -140,6 +140,7 @@ class window_merging {
     }
   }
 
+  computer& on_;
   reduction const& how_;
   image_plan const* given_;
   image_rows& image_;
@@ -149,49 +150,49 @@ class window_merging {
 };
 
 /// The mean over the members of each row: CLS looked at the patches, before they were merged.
-std::vector<float> on_merged_rows(std::vector<float> const& attention, image_rows const& image) {
+std::vector<float> on_merged_rows(computer& on, std::vector<float> const& attention, image_rows const& image) {
   auto const patches = static_cast<md::index_t>(attention.size());
   std::vector<float> merged(attention.size());
-  check(md::merge_rows(backend(), md::view(attention.data(), patches, 1), {}, md::view(image.source.data(), patches), {},
+  check(md::merge_rows(on.words, md::view(attention.data(), patches, 1), {}, md::view(image.source.data(), patches), {},
                        md::view(merged.data(), patches, 1), {}, {}),
         "merge_rows");
   merged.resize(image.anchor.size());
   return merged;
 }
 
-indices key_set_of(std::vector<float> const& cls_attention) {
+indices key_set_of(computer& on, std::vector<float> const& cls_attention) {
   auto const rows = static_cast<md::index_t>(cls_attention.size());
   md::cls_topk_options options;
   options.prefix = 0;
   keep_memory keep(1, md::retained_count(options, rows));
-  aligned_buffer scratch(md::cls_topk_workspace_size(backend(), 1, rows, {}));
-  check(md::cls_topk(backend(), options, md::view(cls_attention.data(), 1, rows), {}, {}, keep.lists(), scratch.lend()), "cls_topk");
+  aligned_buffer scratch(md::cls_topk_workspace_size(on.words, 1, rows, {}));
+  check(md::cls_topk(on.words, options, md::view(cls_attention.data(), 1, rows), {}, {}, keep.lists(), scratch.lend()), "cls_topk");
   return keep.list(0);
 }
 
-indices best_rows(std::vector<float> const& scores, md::index_t count) {
+indices best_rows(computer& on, std::vector<float> const& scores, md::index_t count) {
   auto const rows = static_cast<md::index_t>(scores.size());
   keep_memory keep(1, std::min(count, rows));
-  aligned_buffer scratch(md::top_k_workspace_size(backend(), rows, {}));
-  check(md::top_k(backend(), {}, md::view(scores.data(), rows), {}, {}, keep.lists(), scratch.lend()), "top_k");
+  aligned_buffer scratch(md::top_k_workspace_size(on.words, rows, {}));
+  check(md::top_k(on.words, {}, md::view(scores.data(), rows), {}, {}, keep.lists(), scratch.lend()), "top_k");
   return keep.list(0);
 }
 
-indices random_rows(md::index_t rows, md::index_t count, std::uint64_t seed) {
+indices random_rows(computer& on, md::index_t rows, md::index_t count, std::uint64_t seed) {
   std::vector<float> scores(static_cast<std::size_t>(rows));
   keep_memory keep(1, std::min(count, rows));
-  aligned_buffer scratch(md::top_k_workspace_size(backend(), rows, {}));
+  aligned_buffer scratch(md::top_k_workspace_size(on.words, rows, {}));
   md::method::random_options options;
   options.seed = seed;
-  check(md::method::random(backend(), options, {}, {}, md::view(scores.data(), rows), keep.lists(), scratch.lend()), "random");
+  check(md::method::random(on.words, options, {}, {}, md::view(scores.data(), rows), keep.lists(), scratch.lend()), "random");
   return keep.list(0);
 }
 
-matrix gathered(matrix& x, indices const& keep) {
+matrix gathered(computer& on, matrix& x, indices const& keep) {
   matrix out(static_cast<long>(keep.size()), x.cols());
   auto const count = static_cast<std::int32_t>(keep.size());
   md::keep_lists<std::int32_t const> const lists{md::view(keep.data(), 1, keep.size()), md::view(&count, 1)};
-  check(md::gather(backend(), rows_of(x), {}, lists, rows_of(out), {}), "gather");
+  check(md::gather(on.words, rows_of(x), {}, lists, rows_of(out), {}), "gather");
   return out;
 }
 
@@ -237,7 +238,7 @@ image_rows prepare_picture(computer& on, config const& settings, checkpoint cons
   image_rows image;
   image.source = image.anchor = all_of(settings.vision.patches());
   if (given != nullptr) { image.plan = *given; }
-  window_merging merge(settings, how, given, image);
+  window_merging merge(on, settings, how, given, image);
   bool const scored = given == nullptr && (how.method == method::mustdrop || how.method == method::before);
   bool const merging = scored || given != nullptr || how.method == method::pooling;
   bool const early = merging && merges_early(how);
@@ -260,18 +261,20 @@ image_rows prepare_picture(computer& on, config const& settings, checkpoint cons
     stopwatch const time(on.reduction_ms);
     if (merging && !early) {
       merge(seen.features, 0);
-      if (scored) { seen.cls_attention = on_merged_rows(seen.cls_attention, image); }
+      if (scored) { seen.cls_attention = on_merged_rows(on, seen.cls_attention, image); }
     }
     auto const rows = static_cast<md::index_t>(image.anchor.size());
-    if (given == nullptr && how.method == method::mustdrop) { image.plan.key_set = key_set_of(seen.cls_attention); }
-    if (given == nullptr && how.method == method::before) { image.plan.stages.push_back({-1, best_rows(seen.cls_attention, how.tokens)}); }
+    if (given == nullptr && how.method == method::mustdrop) { image.plan.key_set = key_set_of(on, seen.cls_attention); }
+    if (given == nullptr && how.method == method::before) {
+      image.plan.stages.push_back({-1, best_rows(on, seen.cls_attention, how.tokens)});
+    }
     if (given == nullptr && how.method == method::random) {
-      image.plan.stages.push_back({-1, random_rows(rows, how.tokens, how.seed + static_cast<std::uint64_t>(number))});
+      image.plan.stages.push_back({-1, random_rows(on, rows, how.tokens, how.seed + static_cast<std::uint64_t>(number))});
     }
     image.now = all_of(rows), image.key_now = image.plan.key_set;
     if (!image.plan.stages.empty() && image.plan.stages[0].layer == -1) {
       image.now = image.plan.stages[0].keep;
-      seen.features = gathered(seen.features, image.now);
+      seen.features = gathered(on, seen.features, image.now);
       indices const& key = image.plan.key_set;
       image.key_now.resize(key.size());
       md::index_t count = 0;

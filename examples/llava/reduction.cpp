@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include <mustdrop/cpu/attention_scores.hpp>
+#include <mustdrop/cpu/compact.hpp>
+#include <mustdrop/cpu/dual_mask.hpp>
+#include <mustdrop/cpu/gather.hpp>
+#include <mustdrop/cpu/kv_evict.hpp>
+#include <mustdrop/cpu/positions.hpp>
 #include <mustdrop/method/mustdrop.hpp>
 #include <mustdrop/plan.hpp>
-#include <mustdrop/reference/attention_scores.hpp>
-#include <mustdrop/reference/compact.hpp>
-#include <mustdrop/reference/dual_mask.hpp>
-#include <mustdrop/reference/gather.hpp>
-#include <mustdrop/reference/kv_evict.hpp>
-#include <mustdrop/reference/positions.hpp>
 
 #include "buffers.hpp"
 
@@ -35,8 +35,8 @@ std::vector<image_span> spans_now(std::vector<image_span> const& spans, std::vec
 }
 
 /// The dual mask of all pictures in one call: each is a segment of the layer's keys, scored by the rows of the text behind the last one.
-keep_memory mask_by_question(text_config const& t, reduction const& how, layer_queries const& queries, layer_cache const& cache,
-                             std::vector<image_span> const& now, std::vector<image_rows> const& images) {
+keep_memory mask_by_question(computer& on, text_config const& t, reduction const& how, layer_queries const& queries,
+                             layer_cache const& cache, std::vector<image_span> const& now, std::vector<image_rows> const& images) {
   md::index_t const length = cache.size(), pictures = static_cast<md::index_t>(now.size());
   indices offsets, counts, key_counts, requested;
   md::index_t longest = 1;
@@ -65,8 +65,8 @@ keep_memory mask_by_question(text_config const& t, reduction const& how, layer_q
   attention.scale = 1 / std::sqrt(static_cast<float>(t.head_dim));
   md::dual_mask_options const mask{how.global_threshold, how.individual_threshold, -1};
   md::attention_shape const shape{t.heads, rows, length, t.kv_heads, t.head_dim};
-  aligned_buffer scratch(md::method::mask_by_text_workspace_size(backend(), shape, {}, {}, segments));
-  check(md::method::mask_by_text(backend(), attention, mask, by_head(queries.q, t.heads).narrow(1, first, rows), cache.keys(), {}, {},
+  aligned_buffer scratch(md::method::mask_by_text_workspace_size(on.words, shape, {}, {}, segments));
+  check(md::method::mask_by_text(on.words, attention, mask, by_head(queries.q, t.heads).narrow(1, first, rows), cache.keys(), {}, {},
                                  as_list(limits), md::view(&span, 1), segments, protect.lists(), as_list(requested),
                                  md::view(sum.data(), length), md::view(max.data(), length), keep.lists(), scratch.lend()),
         "mask_by_text");
@@ -102,26 +102,26 @@ void shrink(image_rows& image, indices const& keep) {
 }
 
 /// hidden, positions and ids of the rows that stay.
-void apply(reduction const& how, indices const& keep, sequence& s) {
+void apply(computer& on, reduction const& how, indices const& keep, sequence& s) {
   auto const count = static_cast<std::int32_t>(keep.size());
   md::keep_lists<std::int32_t const> const lists{md::view(keep.data(), 1, keep.size()), md::view(&count, 1)};
   sequence next{matrix(count, s.hidden.cols()), indices(keep.size()), indices(keep.size())};
-  check(md::gather(backend(), md::view(s.hidden.data(), s.hidden.rows(), s.hidden.cols()), {}, lists,
+  check(md::gather(on.words, md::view(s.hidden.data(), s.hidden.rows(), s.hidden.cols()), {}, lists,
                    md::view(next.hidden.data(), count, s.hidden.cols()), {}),
         "gather");
   auto const policy = how.positions == position_rule::kept ? md::position_policy::kept : md::position_policy::renumbered;
-  check(md::positions(backend(), policy, as_list(s.positions), {}, lists, md::view(next.positions.data(), count), {}, {}), "positions");
-  check(md::gather(backend(), as_list(s.ids), {}, lists, md::view(next.ids.data(), count), {}), "gather");
+  check(md::positions(on.words, policy, as_list(s.positions), {}, lists, md::view(next.positions.data(), count), {}, {}), "positions");
+  check(md::gather(on.words, as_list(s.ids), {}, lists, md::view(next.ids.data(), count), {}), "gather");
   s = std::move(next);
 }
 
 /// K and V of several layers follow keep lists 0, 1, …; one call, in place.
-void compact_caches(std::vector<layer_cache*> const& caches, keep_memory& keep) {
+void compact_caches(computer& on, std::vector<layer_cache*> const& caches, keep_memory& keep) {
   std::vector<md::kv_cache> entries(2 * caches.size());
   for (std::size_t l = 0; l < caches.size(); ++l) { caches[l]->describe(static_cast<md::index_t>(l), entries[2 * l], entries[2 * l + 1]); }
   md::segments segments;
   segments.count = static_cast<md::index_t>(caches.size());
-  check(md::compact(backend(), md::view(entries.data(), entries.size()), segments, keep.lists()), "compact");
+  check(md::compact(on.words, md::view(entries.data(), entries.size()), segments, keep.lists()), "compact");
   for (std::size_t l = 0; l < caches.size(); ++l) { caches[l]->resize(keep.counts[l]); }
 }
 
@@ -156,7 +156,7 @@ void drop_after_layer(computer& on, text_config const& t, reduction const& how, 
                       layer_cache const& cache, std::vector<image_span> const& spans, std::vector<image_rows>& images, sequence& s) {
   stopwatch const time(on.reduction_ms);
   auto const now = spans_now(spans, images, s);
-  keep_memory const keep = given ? mask_by_plan(layer, images) : mask_by_question(t, how, queries, cache, now, images);
+  keep_memory const keep = given ? mask_by_plan(layer, images) : mask_by_question(on, t, how, queries, cache, now, images);
   indices rows;
   std::int32_t begin = 0;
   auto const text_until = [&](std::int32_t end) {
@@ -171,7 +171,7 @@ void drop_after_layer(computer& on, text_config const& t, reduction const& how, 
     if (!given) { images[i].plan.stages.push_back({layer, images[i].now}); }
   }
   text_until(static_cast<std::int32_t>(s.ids.size()));
-  apply(how, rows, s);
+  apply(on, how, rows, s);
 }
 
 std::vector<std::vector<md::slot_kind>> evict_after_prefill(computer& on, reduction const& how, std::vector<image_span> const& spans,
@@ -197,9 +197,9 @@ std::vector<std::vector<md::slot_kind>> evict_after_prefill(computer& on, reduct
   md::segments const layers{static_cast<md::index_t>(pruned.size()), offsets.data(), nullptr, longest};
   keep_memory keep(layers.count, longest);
   auto const slots = static_cast<md::index_t>(all.size());
-  aligned_buffer scratch(md::kv_evict_workspace_size(backend(), slots, layers));
-  check(md::kv_evict(backend(), options, {}, md::view(all.data(), slots), layers, {}, keep.lists(), scratch.lend()), "kv_evict");
-  compact_caches(pruned, keep);
+  aligned_buffer scratch(md::kv_evict_workspace_size(on.words, slots, layers));
+  check(md::kv_evict(on.words, options, {}, md::view(all.data(), slots), layers, {}, keep.lists(), scratch.lend()), "kv_evict");
+  compact_caches(on, pruned, keep);
   for (std::size_t l = first; l < caches.size(); ++l) {
     ids[l] = those(ids[l], keep.list(l - first)), kinds[l] = those(kinds[l], keep.list(l - first));
   }
@@ -216,8 +216,8 @@ void evict_in_decode(computer& on, text_config const& t, reduction const& how, l
   for (md::index_t r = 0; r < rows; ++r) { limits.push_back(static_cast<std::int32_t>(slots - rows + r + 1)); }
   md::attention_options attention;
   attention.scale = 1 / std::sqrt(static_cast<float>(t.head_dim));
-  aligned_buffer scratch(md::attention_scores_workspace_size(backend(), {t.heads, rows, slots, t.kv_heads, t.head_dim}, {}, {}));
-  check(md::attention_scores(backend(), attention, by_head(queries.q, t.heads), cache.keys(), {}, {}, as_list(limits), {}, {},
+  aligned_buffer scratch(md::attention_scores_workspace_size(on.words, {t.heads, rows, slots, t.kv_heads, t.head_dim}, {}, {}));
+  check(md::attention_scores(on.words, attention, by_head(queries.q, t.heads), cache.keys(), {}, {}, as_list(limits), {}, {},
                              md::view(scores.data(), slots), md::view(max.data(), slots), {}, scratch.lend()),
         "attention_scores");
   if (slots <= how.kv_budget) { return; }
@@ -225,11 +225,11 @@ void evict_in_decode(computer& on, text_config const& t, reduction const& how, l
   options.policy = md::evict_policy::output_aware;
   options.budget = how.kv_budget, options.sinks = how.kv_sinks, options.recent = how.kv_recent;
   keep_memory keep(1, slots);
-  scratch.grow(md::kv_evict_workspace_size(backend(), slots, {}));
+  scratch.grow(md::kv_evict_workspace_size(on.words, slots, {}));
   check(
-      md::kv_evict(backend(), options, md::view(scores.data(), slots), md::view(kinds.data(), slots), {}, {}, keep.lists(), scratch.lend()),
+      md::kv_evict(on.words, options, md::view(scores.data(), slots), md::view(kinds.data(), slots), {}, {}, keep.lists(), scratch.lend()),
       "kv_evict");
-  compact_caches({&cache}, keep);
+  compact_caches(on, {&cache}, keep);
   kinds = those(kinds, keep.list(0)), scores = those(scores, keep.list(0));
 }
 

@@ -30,6 +30,8 @@ class workers {
   workers(workers const&) = delete;
   workers& operator=(workers const&) = delete;
 
+  long count() const { return static_cast<long>(threads_.size()) + 1; }
+
   void run(long n, std::function<void(long)> const& f) {
     if (threads_.empty() || n < 2) {
       for (long i = 0; i < n; ++i) { f(i); }

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include <mustdrop/reference/attention_scores.hpp>
+#include <mustdrop/cpu/attention_scores.hpp>
 
 #include "buffers.hpp"
 #include "error.hpp"
@@ -65,8 +65,8 @@ std::vector<float> attention_of_cls(computer& on, vision_config const& v, vision
   md::attention_options options;
   options.scale = 1 / std::sqrt(static_cast<float>(v.head_dim()));
   md::index_t const dim = v.head_dim();
-  aligned_buffer scratch(md::attention_scores_workspace_size(backend(), {v.heads, 1, k.rows(), v.heads, dim}, {}, {}));
-  check(md::attention_scores(backend(), options, by_head(q, v.heads), by_head(k, v.heads), {}, {}, {}, {}, {},
+  aligned_buffer scratch(md::attention_scores_workspace_size(on.words, {v.heads, 1, k.rows(), v.heads, dim}, {}, {}));
+  check(md::attention_scores(on.words, options, by_head(q, v.heads), by_head(k, v.heads), {}, {}, {}, {}, {},
                              md::view(sum.data(), sum.size()), md::view(max.data(), max.size()), {}, scratch.lend()),
         "attention of CLS");
   sum.erase(sum.begin());
