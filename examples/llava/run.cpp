@@ -190,7 +190,8 @@ std::string conversation::answer(std::vector<float> logits) {
   for (int n = 0; n < max_new_tokens_; ++n) {
     last_token_ = static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
     said.push_back(last_token_);
-    if (last_token_ == model_.settings.eos || n + 1 == max_new_tokens_) { break; }
+    auto const& ends = model_.settings.ends;
+    if (std::find(ends.begin(), ends.end(), last_token_) != ends.end() || n + 1 == max_new_tokens_) { break; }
     logits = append({last_token_});
   }
   if (said.size() > 1) { result_.decode_ms_per_token = since(begin) / static_cast<double>(said.size() - 1); }

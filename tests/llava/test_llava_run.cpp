@@ -54,7 +54,9 @@ double furthest(floats const& a, floats const& b) {
   return most;
 }
 
-std::string temporary(char const* name) { return (std::filesystem::path(testing::TempDir()) / name).string(); }
+std::string temporary(char const* name) {
+  return (std::filesystem::path(testing::TempDir()) / (std::to_string(getpid()) + "_" + name)).string();
+}
 
 /// What transformers said, of one case.
 struct golden {
