@@ -42,7 +42,7 @@ void prefetch(void const* p) noexcept {
 template <class Arch>
 constexpr bool fuses = extends<Arch, xsimd::neon64>;
 template <class Base>
-constexpr bool fuses<xsimd::fma3<Base>> = true;
+inline constexpr bool fuses<xsimd::fma3<Base>> = true;
 template <>
 inline constexpr bool fuses<xsimd::fma4> = true;
 

@@ -30,7 +30,7 @@ struct row_members {
   index_t row, end;
   index_t listed = 0, list[most] = {};
 
-  row_members(Index const* source_, index_t begin, index_t end_, index_t row_) noexcept : source(source_), row(row_), end(end_) {
+  row_members(Index const* sources, index_t begin, index_t last, index_t of) noexcept : source(sources), row(of), end(last) {
     for (index_t i = next_member<Arch>(source, begin, end, row); i < end && listed < most; i = next_member<Arch>(source, i + 1, end, row)) {
       list[listed++] = i;
     }
