@@ -17,12 +17,13 @@ endfunction()
 # With the main build: gcc and clang, C++17 and C++20, sanitizers.
 add_gate(clang_cxx20 gates/build.sh ${jobs} ${work}/clang_cxx20 ${jobs} clang++ 20 all "-O1")
 add_gate(sanitizers_gcc_cxx20 gates/build.sh ${jobs} ${work}/sanitizers ${jobs} g++ 20 all
-         "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer")
+         "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" avx2)
 add_gate(library_clang_cxx17 gates/build.sh ${jobs} ${work}/clang_cxx17 ${jobs} clang++ 17 library "-O1")
 add_gate(library_gcc_cxx20 gates/build.sh ${jobs} ${work}/gcc_cxx20 ${jobs} g++ 20 library "-O1")
 
 # ThreadSanitizer, over the steps that an executor runs in parts.
-add_gate(threads gates/build.sh ${jobs} ${work}/threads ${jobs} g++ 17 test_threads "-O1 -g1 -mavx2 -mfma -mf16c -fsanitize=thread" test_threads)
+add_gate(threads gates/build.sh ${jobs} ${work}/threads ${jobs} g++ 17 test_threads
+         "-O1 -g1 -mavx2 -mfma -mf16c -fsanitize=thread" "" test_threads)
 
 add_gate(same_bits gates/same_bits.sh ${jobs} ${work}/same_bits ${jobs})
 add_gate(symbols gates/symbols.sh 1 ${work}/symbols)
