@@ -25,7 +25,7 @@ SETS = {
 }
 MOVES = re.compile(r"v?(mov|lea|prefetch|nop|zero|xorps|pxor|broadcast|p?broadcast|insert|extract|perm|p?shuf|p?unpck|pack|gather|kmov)")
 
-OTHERS = re.compile(r"fma_peak|read_through|update_through|measured<|difference<|half|bfloat16|reference::backend")
+OTHERS = re.compile(r"multiply_and_add|read_through|update_through|measured<|difference<|half|bfloat16|reference::backend")
 
 
 def compile_one(job):

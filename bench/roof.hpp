@@ -47,7 +47,7 @@ double median_rate(F const& work) {
 
 /// Loads n bytes, whole registers of them.
 template <class Arch>
-void read_through(char const* from, std::size_t n) {
+MUSTDROP_FLATTEN void read_through(char const* from, std::size_t n) {
   using register_of_ints = md::cpu::ints<Arch>;
   constexpr int at_once = 8;
   constexpr std::size_t step = sizeof(std::int32_t) * register_of_ints::size;
@@ -65,7 +65,7 @@ void read_through(char const* from, std::size_t n) {
 
 /// Complements n bytes, whole registers of them.
 template <class Arch>
-void update_through(char* at, std::size_t n) {
+MUSTDROP_FLATTEN void update_through(char* at, std::size_t n) {
   using register_of_ints = md::cpu::ints<Arch>;
   for (char* const end = at + n; at + sizeof(register_of_ints) <= end; at += sizeof(register_of_ints)) {
     auto* const lane = reinterpret_cast<std::int32_t*>(at);
@@ -74,25 +74,22 @@ void update_through(char* at, std::size_t n) {
   benchmark::ClobberMemory();
 }
 
-/// Floating-point operations a second: chains enough to hide the latency of a multiply-add, few enough for the registers.
+/// Multiplies and adds, in chains enough to hide the latency of one and few enough for the registers; returns how many operations that was.
 template <class Arch>
-double fma_peak() {
+MUSTDROP_FLATTEN double multiply_and_add(float one) {
   using floats = md::cpu::floats<Arch>;
   constexpr int chains = 12, steps = 256;
-  float volatile one = 1;
   floats const x(one), y(one - 1);
-  return median_rate([&](std::size_t) {
-    floats sum[chains];
-    md::cpu::unroll<chains>([&](auto i) { sum[i] = x; });
-    for (int n = 0; n < steps; ++n) {
-      md::cpu::unroll<chains>([&](auto i) { sum[i] = md::cpu::fused<Arch>(sum[i], x, y); });
-    }
-    for (int i = 1; i < chains; ++i) { sum[0] = sum[0] + sum[i]; }
-    float kept[floats::size];
-    sum[0].store_unaligned(kept);
-    benchmark::DoNotOptimize(kept);
-    return 2.0 * chains * steps * static_cast<double>(floats::size);
-  });
+  floats sum[chains];
+  md::cpu::unroll<chains>([&](auto i) { sum[i] = floats(one + static_cast<float>(i)); });  // no two alike, or they would be one
+  for (int n = 0; n < steps; ++n) {
+    md::cpu::unroll<chains>([&](auto i) { sum[i] = md::cpu::fused<Arch>(sum[i], x, y); });
+  }
+  md::cpu::unroll<chains>([&](auto i) { sum[0] = sum[0] + sum[i]; });
+  float kept[floats::size];
+  sum[0].store_unaligned(kept);
+  benchmark::DoNotOptimize(kept);
+  return 2.0 * chains * steps * static_cast<double>(floats::size);
 }
 
 /// Bytes or operations a second, on as much of each block as moves `bytes`: a copy goes from one half of it to the other and counts both,
@@ -102,7 +99,10 @@ double measured(roof limit, block_memory const& memory, std::size_t bytes) {
   std::size_t const touched = std::min(bytes, memory.stride) / 2 * 2;
   switch (limit) {
     case roof::none: return 0;
-    case roof::fma: return fma_peak<Arch>();
+    case roof::fma: {
+      float volatile const one = 1;
+      return median_rate([&](std::size_t) { return multiply_and_add<Arch>(one); });
+    }
     case roof::read:
       return median_rate([&](std::size_t i) {
         read_through<Arch>(memory.block(i), touched);
