@@ -25,7 +25,7 @@ SETS = {
 }
 MOVES = re.compile(r"v?(mov|lea|prefetch|nop|zero|xorps|pxor|broadcast|p?broadcast|insert|extract|perm|p?shuf|p?unpck|pack|gather|kmov)")
 
-OTHERS = re.compile(r"multiply_and_add|read_through|update_through|measured<|difference<|half|bfloat16|reference::backend")
+OTHERS = re.compile(r"multiply_and_add|read_through|update_through|measured?<|difference<|half|bfloat16|reference::backend")
 
 
 def compile_one(job):
@@ -93,7 +93,10 @@ def main():
                 calls += called
                 loops += [(vector_arithmetic(loop, SETS[name][0]), len(loop), short(function)) for loop in innermost_loops(body)]
             loops = sorted((loop for loop in loops if loop[0]), key=lambda loop: (5 * loop[0].total() < loop[1], -loop[0].total()))
-            largest = list({function: (counts, size, function) for counts, size, function in reversed(loops)}.values())[::-1][:3]
+            of_functions = {}
+            for loop in loops:  # the largest of each function
+                of_functions.setdefault(loop[2], loop)
+            largest = list(of_functions.values())[:3]
             for counts, size, function in loops if options.loops else largest or [(Counter(), "–", "–")]:
                 print(f"| {word} | {name} | {function} | {summary(counts)} | {size} | {summary(calls)} |")
             sys.stdout.flush()
