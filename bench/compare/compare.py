@@ -56,12 +56,13 @@ def plans(quick, threads):
     best = "tcmalloc" if preload else "glibc"
     if not preload:
         print("compare: no tcmalloc (Debian: libtcmalloc-minimal4), so no row is judged by a bar that is stated under it", file=sys.stderr)
-    full = [] if quick else ["--all-types"]
+    full = ["--quick"] if quick else ["--all-types"]
     yield 1, best, preload, ["--states", "hot" if quick else "hot,cold", *full]
+    also = ["--states", "hot", *(["--quick"] if quick else [])]
     if not quick and preload:
-        yield 1, "glibc", None, ["--states", "hot"]
+        yield 1, "glibc", None, also
     if threads > 1:
-        yield threads, best, preload, ["--states", "hot"]
+        yield threads, best, preload, also
 
 
 def measured(options, dll):
@@ -70,11 +71,9 @@ def measured(options, dll):
         print(f"compare: {threads} thread(s), {allocator}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "rows.json"
-            command = [sys.executable, str(HERE / "suite.py"), "--threads", str(threads), "--allocator", allocator, "--library", str(dll)]
-            command += [
-                "--out",
-                str(out), "--word", options.word, "--clock", options.clock, *arguments, *(["--quick"] if options.quick else [])
-            ]
+            told = {"threads": threads, "allocator": allocator, "library": dll, "out": out, "word": options.word, "clock": options.clock}
+            command = [sys.executable, str(HERE / "suite.py"), "--seconds", str(options.seconds), *arguments]
+            command += [part for name, value in told.items() for part in (f"--{name}", str(value))]
             subprocess.run(command, env=environment(threads, preload), check=True)
             found = json.loads(out.read_text(encoding="utf-8"))
         rows += found["rows"]
@@ -114,6 +113,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write the rows")
     parser.add_argument("--plot", metavar="FILE", default=str(ROOT / "build" / "compare" / "compare.svg"), help="write the picture here")
     parser.add_argument("--word", default="", help="only words that contain this")
+    parser.add_argument("--seconds", type=float, default=0, help="for all contenders of one row, beyond three rounds (quick: 4, full: 10)")
     parser.add_argument("--arch", choices=library.FLAGS, default="native", help="instruction set of mustdrop (PyTorch chooses its own)")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for a look on a busy machine; one thread only")
     parser.add_argument("--threads", type=int, default=2, help="of the run that is not on one thread; 1: no such run")

@@ -23,12 +23,12 @@ class Samples:
 class Effort:
     rounds: int
     sample: float  # seconds that a contender runs in a round, at least
-    most: float = 20.0  # seconds for all contenders of one case; rounds are left out beyond it, but never below three
+    most: float  # seconds for all contenders of one case; rounds are left out beyond it, but never below three
     clock: object = time.perf_counter  # or time.thread_time: what this thread got of a busy machine, of use with one thread only
 
 
-QUICK = Effort(rounds=7, sample=0.002, most=4.0)
-FULL = Effort(rounds=25, sample=0.005)
+QUICK = Effort(rounds=7, sample=0.002, most=4)
+FULL = Effort(rounds=25, sample=0.005, most=10)
 
 
 def faults():

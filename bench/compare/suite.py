@@ -147,6 +147,7 @@ def main():
     for name in ("allocator", "clock", "library", "out", "states"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--word", default="")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--all-types", action="store_true")
@@ -156,6 +157,8 @@ def main():
     library = Library(options.library)
     library.use_threads(options.threads)
     effort = measure.QUICK if options.quick else measure.FULL
+    if options.seconds:
+        effort = dataclasses.replace(effort, most=options.seconds)
     if options.clock == "cpu" and options.threads == 1:
         effort = dataclasses.replace(effort, clock=time.thread_time)
     flops_a_second = peak(library, options.threads, effort)
