@@ -96,6 +96,7 @@ def report(rows, facts, quick):
     return "\n".join([
         f"{processor()}; mustdrop on {first['arch']}, PyTorch {first['torch']} on {first['torch_cpu']}; peak of the multipliers {gflops}; "
         f"{'a quick run' if quick else 'the full suite'}. {table.summary(rows)}.", "",
+        table.markdown([row for row in rows if table.bar_of(row) is not None]), "", "All rows:", "",
         table.markdown(rows)
     ])
 

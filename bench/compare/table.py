@@ -50,8 +50,8 @@ def summary(rows):
 def plot(rows, path):
     """Ratios of hot rows, largest first within a word; a tick is the bar."""
     import matplotlib
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "mustdrop"
+    matplotlib.use("agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "mustdrop", "svg.fonttype": "none"})  # the same rows, the same file; text as text
     from matplotlib import pyplot
 
     shown = [r for r in rows if r["state"] == "hot" and (r["dtype"] == "f32" or bar_of(r)) and r["allocator"] != "glibc"]
@@ -65,6 +65,7 @@ def plot(rows, path):
     names = [f"{r['word']}, {r['shape']}, {r['dtype']}, {r['threads']} thread{'s' * (r['threads'] > 1)}: {r['baseline']}" for r in shown]
     axes.set_yticks(range(len(shown)), reversed(names), fontsize=7)
     axes.set_xscale("log")
+    axes.margins(y=0.01)
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xlabel("time of the baseline / time of mustdrop (log scale; black: the bar)")
     figure.tight_layout()
