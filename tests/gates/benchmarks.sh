@@ -10,7 +10,7 @@ if [ -z "$(find /usr/include /usr/local/include -path '*benchmark/benchmark.h' 2
   echo "skipped: Google Benchmark is not installed" && exit 77
 fi
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DMUSTDROP_TESTS=OFF -DMUSTDROP_EXAMPLES=OFF -DMUSTDROP_BENCH=ON
-cmake --build "$build" --parallel "$jobs" --target benches
+cmake --build "$build" --parallel "$jobs" --target benches mustdrop_c
 rm -f "$build"/bench_*.json
 
 measure() {  # WORD FILTER
@@ -22,3 +22,4 @@ for source in bench/bench_*.cpp; do
 done
 measure top_k '/1x576/'
 bench/table.py "$build"/bench_*.json
+python3 bench/compare/compare.py --self-check --library "$build/bench/compare/libmustdrop_c.so"
