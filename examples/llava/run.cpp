@@ -70,7 +70,11 @@ model::model(std::string const& path, void (*progress)(long done, long total))
       settings(read_config(path)),
       prepare(read_preprocessing(path, settings.vision)),
       weights(path, settings, progress),
-      words(path, settings) {}
+      words(path, settings) {
+  if (settings.keep_cls) {
+    throw input_error(path + "/config.json: vision_feature_select_strategy full, CLS as an image token, is not supported");
+  }
+}
 
 conversation::conversation(model const& model, request const& request)
     : model_(model),
