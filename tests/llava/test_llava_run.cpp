@@ -18,6 +18,7 @@
 
 #include "dense_llama.hpp"
 #include "error.hpp"
+#include "folder.hpp"
 #include "safetensors.hpp"
 
 namespace md = mustdrop;
@@ -313,6 +314,26 @@ TEST(LlavaRun, ResultsDoNotDependOnThreads) {
     auto const more = llava::run(tiny(), request);
     EXPECT_TRUE(same_bits(one.logits, more.logits)) << threads;
     EXPECT_EQ(one.answer_ids, more.answer_ids);
+  }
+}
+
+class CheckpointRun : public llava_test::folder_test {};
+
+TEST_F(CheckpointRun, EveryLayoutAndTypeOfTheRealModelGivesTheSameBits) {
+  floats first;
+  for (std::string const kind :
+       {"old --type f16 --shards 3", "new --type bf16 --shards 3", "v5 --type f16 --shards 3", "v5 --type f32 --shards 1"}) {
+    SCOPED_TRACE(kind);
+    std::string const to = path("model"), script = std::string(LLAVA_SCRIPTS) + "/make_checkpoint.py";
+    std::filesystem::remove_all(to);
+    ASSERT_EQ(std::system(("python3 '" + script + "' '" + to + "' --layout " + kind).c_str()), 0);
+    llava::model const made(to);
+    auto request = a_question(llava::method::mustdrop, 60);
+    request.max_new_tokens = 2;
+    auto const result = llava::run(made, request);
+    EXPECT_LE(result.image_tokens.average, 60);
+    if (first.empty()) { first = result.logits; }
+    EXPECT_TRUE(same_bits(result.logits, first));
   }
 }
 
