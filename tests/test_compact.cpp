@@ -532,6 +532,13 @@ TYPED_TEST(Compact, BadPageTablesAreRefusedAndNothingMoved) {
   EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.pages = {pages32, nullptr, 1, 4, 4}; }), md::status::ok);
 }
 
+TYPED_TEST(Compact, StridesThatWereNotSaidAreRefusedAndNothingMoved) {
+  auto const bad = md::status::bad_argument;
+  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.slot_stride = 0; }), bad);
+  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.heads = 2, c.head_stride = 0; }), bad);
+  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.slot_bytes = c.pieces = 2, c.piece_stride = 0; }), bad);
+}
+
 TYPED_TEST(Compact, AbsurdCountsAreRefusedWithoutOverflow) {
   auto const bad = md::status::bad_shape;
   EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.requests = huge; }), bad);
@@ -547,7 +554,7 @@ TYPED_TEST(Compact, AbsurdCountsAreRefusedWithoutOverflow) {
 TEST(CheckKvCache, AsksForAsManyListsAsRequestsAndHeadsFollow) {
   char byte = 0;
   md::kv_cache cache = letters();
-  cache.data = &byte, cache.requests = 3, cache.heads = 4;
+  cache.data = &byte, cache.requests = 3, cache.heads = 4, cache.head_stride = 1;
   EXPECT_EQ(md::check(cache, 3), md::status::ok);
   EXPECT_EQ(md::check(cache, 2), md::status::bad_shape);
   cache.list_per_request = 4, cache.list_per_head = 1;

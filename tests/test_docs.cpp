@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include <mustdrop/budget.hpp>
@@ -27,6 +28,41 @@ template <class Index>
 std::vector<Index> entries(md::keep_lists<Index> keep, md::index_t s = 0) {
   return {&keep.indices(s, 0), &keep.indices(s, 0) + keep.counts(s)};
 }
+
+#if defined(MUSTDROP_TEST_CPU)
+// [docs/cpu.md]
+struct two_threads {  // or a pool of the engine, OpenMP, TBB
+  template <class F>
+  void operator()(md::index_t n, F const& part) const noexcept {
+    std::thread other([&] {
+      for (md::index_t i = 1; i < n; i += 2) { part(i); }
+    });
+    for (md::index_t i = 0; i < n; i += 2) { part(i); }
+    other.join();
+  }
+  static md::index_t width() noexcept { return 2; }
+};
+// [end]
+
+TEST(CpuPage, AnExecutorRunsTheParts) {
+  // [docs/cpu.md]
+  md::cpu::backend<xsimd::default_arch, two_threads> const on;
+  std::vector<float> const scores = {0.25f, 0.5f, 0.125f, 0.75f};
+  std::vector<std::int32_t> indices(2), count(1);
+  md::keep_lists const keep{md::view(indices.data(), 1, 2), md::view(count.data(), 1)};
+
+  struct alignas(64) cache_line {
+    char bytes[64];
+  };
+  std::size_t const bytes = md::top_k_workspace_size(on, 4, {});
+  std::vector<cache_line> scratch(bytes / 64 + 1);
+  md::status const done = md::top_k(on, {}, md::view(scores.data(), 4), {}, {}, keep, {scratch.data(), bytes});
+  // indices: 1 3
+  // [end]
+  ASSERT_EQ(done, md::status::ok);
+  EXPECT_EQ(indices, (ints{1, 3}));
+}
+#endif
 
 TEST(WindowSimilarityPage, AWindowOfOneDirectionIsAlike) {
   // [docs/window_similarity.md]

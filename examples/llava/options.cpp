@@ -103,7 +103,8 @@ void add_stage_options(CLI::App& app, reduction& into) {
              "what --tokens counts, for each image: the mean over the layers of what each ran on, of what was left after each, or what is "
              "left at the end")
       ->default_str(word(readings, into.reading));
-  app.add_option("--merge-threshold", into.merge_threshold, "windows whose patches are alike by at least this much merge; above 1: none")
+  app.add_option("--merge-threshold", into.merge_threshold,
+                 "windows whose patches are alike by at least this much merge; above 1: only those that --tokens forces")
       ->check(number_in(-1, 2))
       ->capture_default_str();
   add_choice(app, "--merge-at", into.merge_at, places,
@@ -145,20 +146,26 @@ void add_stage_options(CLI::App& app, reduction& into) {
       ->check(CLI::Range(0, most_tokens))
       ->capture_default_str();
   auto const digits = [](std::string const& text) {  // CLI11 takes −1 for the largest number
-    return text.find_first_not_of("0123456789") == std::string::npos ? std::string() : "not a whole number from 0";
+    bool const good = text.size() < 20 && text.find_first_not_of("0123456789") == std::string::npos;
+    return good ? std::string() : "not a whole number from 0 to 10^19 − 1";
   };
   app.add_option("--seed", into.seed, "of the method random")->check(CLI::Validator(digits, "UINT"))->type_name("")->capture_default_str();
 }
 
 void add_reduction_options(CLI::App& app, reduction& into) {
-  add_choice(app, "--method", into.method, methods, "how image tokens are reduced")->default_str(word(methods, into.method));
+  add_choice(app, "--method", into.method, methods,
+             "how image tokens are reduced (default: none; mustdrop with --tokens, --thresholds or --plan)");
   CLI::Option* const tokens =
       app.add_option("--tokens", into.tokens, "image tokens of each image, counted as --tokens-as says")->check(CLI::Range(1, most_tokens));
   CLI::Option* const plan =
       app.add_option("--plan", into.plan, "what merges and what is kept, from a file instead of scores")->check(CLI::ExistingFile);
   add_stage_options(app, into);
-  app.get_option("--thresholds")->excludes(tokens)->excludes(plan);
+  CLI::Option* const thresholds = app.get_option("--thresholds")->excludes(tokens)->excludes(plan);
   plan->excludes(tokens);
+  CLI::Option* const chosen = app.get_option("--method");
+  app.parse_complete_callback([&into, chosen, tokens, plan, thresholds] {  // asking for fewer tokens asks for a method that drops some
+    if (chosen->count() == 0 && (tokens->count() > 0 || plan->count() > 0 || thresholds->count() > 0)) { into.method = method::mustdrop; }
+  });
 }
 
 std::vector<std::pair<std::string, std::string>> describe(reduction const& options) {

@@ -220,6 +220,7 @@ void check(reduction const& how) {
          "--thresholds must be above 0 where --tokens ranks by them");
   refuse(!how.plan.empty() && how.method != method::mustdrop, "--plan needs --method mustdrop");
   refuse(how.kv_policy == md::evict_policy::output_aware && how.kv_budget < 1, "--kv-policy output-aware needs --kv-budget");
+  refuse(how.kv_policy != md::evict_policy::output_aware && how.kv_budget > 0, "--kv-budget needs --kv-policy output-aware");
 }
 
 std::vector<int> default_prune_after(int layers) {

@@ -143,7 +143,7 @@ void facts(page& to, run_result const& r) {
 void panels(page& to, run_result const& r) {
   to.out << "<section><h2>What stayed</h2>\n<p class=\"legend\"><span><i></i>kept</span><span><i class=\"merged\"></i>merged into one "
             "token</span>"
-            "<span><i class=\"key\"></i>key set, never dropped</span><span><i class=\"dropped\"></i>dropped</span></p>\n";
+            "<span><i class=\"key\"></i>key set</span><span><i class=\"dropped\"></i>dropped</span></p>\n";
   for (int image = 0; image < static_cast<int>(r.pictures.size()); ++image) {
     std::string const name = r.pictures.size() == 1 ? "input" : "input " + std::to_string(image + 1);
     if (r.pictures.size() > 1) { to.out << "<h3>Picture " << image + 1 << "</h3>\n"; }

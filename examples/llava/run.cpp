@@ -94,8 +94,7 @@ conversation::conversation(model const& model, request const& request)
   std::vector<int> const prompt = model_.words.encode(result_.prompt);
   auto const places = std::count(prompt.begin(), prompt.end(), model.settings.image_token);
   if (places != static_cast<long>(request.images.size())) {
-    throw input_error("the prompt has " + std::to_string(places) + " <image>, and there are " + std::to_string(request.images.size()) +
-                      " pictures");
+    throw input_error("<image> in the prompt: " + std::to_string(places) + ", pictures: " + std::to_string(request.images.size()));
   }
   if (how_.method == method::mustdrop && prompt.back() == model.settings.image_token) {
     throw input_error("--method mustdrop reads the text behind the last <image>, and there is none");
@@ -111,7 +110,9 @@ conversation::conversation(model const& model, request const& request)
   result_.ttft_ms = since(begin);
 
   // The answer's first token is known; what follows needs the caches, of which the survivors stay.
-  kinds_ = evict_after_prefill(on_, how_, spans_, images_, caches_, slots_);
+  if (how_.method != method::none || how_.kv_policy != md::evict_policy::survivors) {
+    kinds_ = evict_after_prefill(on_, how_, spans_, images_, caches_, slots_);
+  }
   for (auto& cache : caches_) { result_.kv_bytes_after += cache.bytes(); }
   plan_file used;
   used.merge_at = merges_early(how_) ? merge_place::layer0 : merge_place::features;
@@ -221,6 +222,7 @@ std::vector<float> conversation::append(std::vector<int> const& tokens) {
 }
 
 std::string conversation::ask(std::string const& question) {
+  if (question.find("<image>") != std::string::npos) { throw input_error("further questions are text: <image> has no picture"); }
   std::vector<int> tokens{last_token_};
   if (last_token_ != model_.settings.eos) { tokens.push_back(model_.settings.eos); }
   for (int const id : model_.words.encode(in_template(question, 0), false)) { tokens.push_back(id); }

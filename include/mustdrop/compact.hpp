@@ -15,7 +15,8 @@
 // Edges       Slots past the new length keep their old bytes. Rotary positions stay what they were: see positions and rerotate.
 // Errors      bad_shape     a size is negative; a list number outside the segments; slot_bytes is not a multiple of pieces; no data
 //             bad_stride    keep is not dense along its last axis
-//             bad_argument  both tables of pages are given, or page_slots < 1 with a table
+//             bad_argument  both tables of pages are given, or page_slots < 1 with a table; a stride of 0 between slots, or between several
+//                           heads or pieces
 // Precondition  check(keep, …) against the slots in use; check(pages, …) is ok; distinct slots do not overlap; nobody reads the cache now.
 // Cost        reads and writes what moves, once; no second buffer. Slots that stay where they are cost nothing.
 // Source      MustDrop §3.3. The released code gathers every layer into new tensors and leaves layers 0 and 1 full: do not pass those.
@@ -92,7 +93,10 @@ inline status check(kv_cache const& cache, index_t lists) noexcept {
     if (number < 0 || number > most_tokens) { return status::bad_shape; }
   }
   index_t const per_request = (cache.requests - 1) * cache.list_per_request, per_head = (cache.heads - 1) * cache.list_per_head;
-  return cache.first_list + per_request < lists - per_head ? status::ok : status::bad_shape;
+  if (cache.first_list + per_request >= lists - per_head) { return status::bad_shape; }
+  bool const said =
+      cache.slot_stride != 0 && (cache.heads == 1 || cache.head_stride != 0) && (cache.pieces == 1 || cache.piece_stride != 0);
+  return said ? status::ok : status::bad_argument;  // else a head or piece would be moved twice, over itself
 }
 
 template <class Backend, class Index, require_backend<Backend> = 0>

@@ -12,15 +12,17 @@
 //             keep.indices  [segments, capacity]   int32 or int64, increasing; capacity ≥ segments.bound(tokens)
 //             keep.counts   [segments]             survivors; in exact mode min(tokens, max(n, |always_kept|)): n counts the protected ones
 // Ties, NaN   both comparisons are strict: a token on a threshold stays. Exact mode: the smaller index wins a tie. NaN counts as 0 in
-//             Σ sum and in both comparisons, and as -infinity where tokens are ranked.
+//             Σ sum and in both comparisons; where tokens are ranked a NaN term is -infinity, and the other term still counts.
 // Edges       Σ sum = 0: nothing is below it, so the thresholds drop nothing. Σ sum ≤ 0: exact mode ranks by max alone (its first term is 0).
-//             At the count that the thresholds give, exact mode keeps the same set. Threshold 0 keeps all; threshold 1 keeps the key set and
-//             whatever takes all the attention.
+//             At the count that the thresholds give, exact mode keeps the same set. Threshold 0 keeps all; at threshold 1 a token that is not
+//             protected stays only with all of Σ sum, or with a weight of 1 in some row.
 // Errors      bad_shape            sizes disagree or are negative; keep.capacity() < segments.bound(tokens)
 //             bad_stride           a view is not dense along its last axis
 //             bad_argument         count < -1; a threshold is NaN; exact mode (count or requested) with a threshold that is not above 0
 //             workspace_too_small  fewer than dual_mask_workspace_size(...) bytes, or not aligned to 64
 // Precondition  check(segments, tokens) and check(always_kept, segments, tokens) are ok; requested is not negative; outputs overlap no input.
+//             sum and max are not negative, as attention is not: with negative values the result is what the formulas say, and the
+//             edges above do not hold.
 // Cost        reads sum and max once or twice; O(tokens).
 // Source      MustDrop §3.2, after LLM layers 2, 6, 10 and 14. Published thresholds: method/mustdrop.hpp.
 // See         docs/dual_mask.md; reference/dual_mask.hpp is the definition as plain loops.
@@ -38,7 +40,8 @@ struct dual_mask_options {
   index_t count = -1;         // exactly this many survivors of each segment; -1: by the thresholds
 };
 
-/// How many of `tokens` tokens stay: exactly, if a count is set; at the most, if the thresholds decide. Needs no data.
+/// How many of `tokens` tokens stay, `always_kept` of them protected: exactly, if a count is set; at the most, if the thresholds decide.
+/// Needs no data.
 MUSTDROP_HD constexpr index_t retained_count(dual_mask_options options, index_t tokens, index_t always_kept) noexcept {
   index_t const wanted = options.count > always_kept ? options.count : always_kept;
   return options.count < 0 || wanted > tokens ? tokens : wanted;

@@ -14,7 +14,7 @@
 // rms_norm below, or any callable `void operator()(T const* row, index_t dim, Out* out) const noexcept`.
 // Errors      bad_shape   sizes disagree or are negative; without out_offsets, out is shorter than rows (one segment without offsets: than the
 //                         smaller of keep.capacity() and tokens)
-//             bad_stride  rows or out is not dense along its last axis
+//             bad_stride  rows, out, keep, out_offsets or the weight of rms_norm is not dense along its last axis
 // Precondition  check(segments, tokens) and check(keep, segments, tokens) are ok; out_offsets leave room; out overlaps no input.
 // Cost        a copy of what stays.
 // See         docs/gather.md; reference/gather.hpp is the definition as plain loops.

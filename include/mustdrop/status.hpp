@@ -29,7 +29,7 @@ constexpr char const* message(status s) noexcept {
     case status::bad_shape: return "bad shape";
     case status::bad_stride: return "bad stride";
     case status::bad_argument: return "bad argument";
-    case status::workspace_too_small: return "workspace too small";
+    case status::workspace_too_small: return "workspace too small, or not aligned to 64";
     case status::unsupported: return "unsupported";
   }
   return is_device_status(s) ? "error of the device runtime: device_code() has its number" : "unknown status";
