@@ -284,7 +284,7 @@ TEST(json_output, has_every_key_with_the_value_of_the_result) {
   json const got = json::parse(llava::to_json(result));
   json const trace = {{"total", 576}, {"average", 101.5}, {"average_papers", 80.25}, {"final", 224}, {"per_layer", {224, 200, 100}}};
   json image_tokens = trace;
-  image_tokens["per_image"] = {trace};
+  image_tokens["per_image"] = json::array({trace});
   llava::panel const& stage = result.panels[0];
   json const want = {{"answer", "a moon"},
                      {"method", "mustdrop"},
