@@ -9,12 +9,14 @@
 MUSTDROP_NAMESPACE_BEGIN
 namespace cpu {
 
-/// Heads that follow one list and lie side by side in a slot are one wide head.
+/// Heads that follow one list and lie side by side in a slot are one wide head. A cache of nothing has none: the lists that it names may not
+/// exist.
 template <class Arch>
 kv_cache joined_heads(kv_cache cache) noexcept {
   if (cache.list_per_head == 0 && cache.pieces == 1 && cache.heads > 1 && cache.head_stride == cache.slot_bytes) {
     cache.slot_bytes *= cache.heads, cache.heads = 1;
   }
+  if (cache.slot_bytes == 0) { cache.heads = 0; }
   return cache;
 }
 
@@ -64,7 +66,7 @@ status compact_impl(backend<Arch, Executor> const& on, tensor_view<kv_cache cons
       cache = joined_heads<Arch>(caches(++c));
     }
     index_t const q = part / cache.heads, h = part % cache.heads, s = cache.list(q, h), kept = keep.counts(s);
-    if (cache.slot_bytes > 0 && kept > 0) { compact_head<Arch>(cache, q, h, segments.begin(s), kept, &keep.indices(s, 0)); }
+    if (kept > 0) { compact_head<Arch>(cache, q, h, segments.begin(s), kept, &keep.indices(s, 0)); }
   });
   return status::ok;
 }
