@@ -23,7 +23,7 @@ struct attention_plan {
                                      segments const& key_segments) noexcept {
     constexpr index_t most_rows = 48;  // of all heads of a group: enough to pay for packing the keys
     attention_plan plan{};
-    plan.group = shape.heads / shape.kv_heads;
+    plan.group = shape.heads < shape.kv_heads ? 1 : shape.heads / shape.kv_heads;  // the word refuses the former; its size may be asked for
     index_t const wanted = most_rows / plan.group > 0 ? most_rows / plan.group : 1, longest = row_segments.bound(shape.rows);
     plan.rows = longest < wanted ? longest : wanted;
     plan.stride = (key_segments.bound(shape.keys) + 31) / 32 * 32 + 16;  // rows that do not collide in the cache
@@ -83,6 +83,7 @@ struct attention_block {
   void multiply(index_t g, index_t part) const noexcept {
     constexpr index_t at_once = panel_rows<Arch>;
     index_t const dim = keys.size(2), rows = plan.group * count, seen = widest(0, rows), groups = (rows + at_once - 1) / at_once;
+    if (seen == 0) { return; }  // there may be no keys, and no address of any
     if (dim == 0) {
       for (index_t i = 0; i < rows * plan.stride; ++i) { logits(part)[i] = 0; }
       return;

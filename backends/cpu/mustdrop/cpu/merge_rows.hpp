@@ -85,7 +85,7 @@ status merge_rows_impl(backend<Arch, Executor> const& on, tensor_view<T const, 2
       if (members.listed == 0) { continue; }
       float total = 0;
       members.for_each([&](index_t i) { total += size_of(i); });
-      mean_of_rows<Arch>(rows, members, size_of, total, out.data + (to + row) * out.strides[0]);
+      if (rows.size(1) > 0) { mean_of_rows<Arch>(rows, members, size_of, total, &out(to + row, 0)); }  // else there may be no address
       if (!out_sizes.absent()) { out_sizes(to + row) = total; }
     }
   });

@@ -80,14 +80,14 @@ status window_similarity_impl(backend<Arch, Executor> const& on, window_shape wi
                               segments const& segments, tensor_view<token_grid const, 1> grids, tensor_view<float, 2> similarity,
                               workspace scratch) noexcept {
   auto* const all_rows = static_cast<unit_row*>(scratch.data);
-  index_t const dim = features.size(1), n = window.tokens();
+  index_t const dim = features.size(1), n = window.tokens(), stride = dim > 0 ? features.strides[0] : 0;  // rows of nothing: no address
   index_t const part = rows_a_part(n * dim * static_cast<index_t>(sizeof(T)));
   for_each_part(on, segments.count, similarity.size(1), part, [&](index_t s, index_t first, index_t last) {
     token_grid const& grid = grids(s);
     index_t const begin = segments.begin(s), window_count = window.windows(grid);
     for (index_t w = first; w < last && w < window_count; ++w) {
       unit_row* const rows = all_rows + begin + w * n;
-      for (index_t m = 0; m < n; ++m) { rows[m].begin = (begin + window_member(grid, window, w, m)) * features.strides[0]; }
+      for (index_t m = 0; m < n; ++m) { rows[m].begin = (begin + window_member(grid, window, w, m)) * stride; }
       similarity(s, w) = similarity_of<Arch>(features.data, dim, rows, n);
     }
   });
