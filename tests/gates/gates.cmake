@@ -28,7 +28,10 @@ add_gate(threads gates/build.sh ${jobs} ${work}/threads ${jobs} g++ 17 test_thre
 add_gate(same_bits gates/same_bits.sh ${jobs} ${work}/same_bits ${jobs})
 add_gate(symbols gates/symbols.sh 1 ${work}/symbols)
 add_gate(fuzz gates/fuzz.sh 1 ${work}/fuzz 10)
-add_gate(fuzz_words gates/fuzz_words.sh ${jobs} ${work}/fuzz_words ${jobs} avx2 10)
+add_gate(fuzz_words gates/fuzz_words.sh ${jobs} ${work}/fuzz_words ${jobs} avx2 10
+         attention_scores gather window_merge merge_rows window_similarity rerotate cls_topk dual_mask)
+add_gate(fuzz_words_that_move gates/fuzz_words.sh ${jobs} ${work}/fuzz_words_that_move ${jobs} avx2 5
+         spread_rows compact positions kv_evict top_k random)
 add_gate(benchmarks gates/benchmarks.sh ${jobs} ${work}/benchmarks ${jobs})
 add_gate(format gates/format.sh 1)
 add_gate(tidy gates/tidy.sh ${jobs} ${PROJECT_BINARY_DIR} ${jobs})
