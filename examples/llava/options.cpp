@@ -2,6 +2,7 @@
 #include "options.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -146,8 +147,9 @@ void add_stage_options(CLI::App& app, reduction& into) {
       ->check(CLI::Range(0, most_tokens))
       ->capture_default_str();
   auto const digits = [](std::string const& text) {  // CLI11 takes −1 for the largest number
-    bool const good = text.size() < 20 && text.find_first_not_of("0123456789") == std::string::npos;
-    return good ? std::string() : "not a whole number from 0 to 10^19 − 1";
+    errno = 0;
+    bool const good = text.find_first_not_of("0123456789") == std::string::npos && (std::strtoull(text.c_str(), nullptr, 10), errno == 0);
+    return good ? std::string() : "not a whole number from 0 to 2^64 − 1";
   };
   app.add_option("--seed", into.seed, "of the method random")->check(CLI::Validator(digits, "UINT"))->type_name("")->capture_default_str();
 }

@@ -11,7 +11,7 @@ set(work ${CMAKE_CURRENT_BINARY_DIR}/gates)
 # A tool that is not installed makes a gate say so and exit with 77, which counts as skipped.
 function(add_gate name script processors)
   add_test(NAME ${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/${script} ${ARGN})
-  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 PROCESSORS ${processors} LABELS gate TIMEOUT 900)
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 PROCESSORS ${processors} LABELS gate TIMEOUT 1800)
 endfunction()
 
 # With the main build: gcc and clang, C++17 and C++20, sanitizers.

@@ -453,6 +453,22 @@ TEST(options, each_sets_its_value) {
   EXPECT_EQ(got.prune_after, std::vector<int>{0});
 }
 
+TEST(options, that_ask_for_fewer_tokens_ask_for_mustdrop_unless_a_method_is_named) {
+  std::vector<char const*> const asking[] = {{"--tokens", "64"}, {"--thresholds", "0.1,0.1"}};
+  for (auto words : asking) {
+    llava::reduction got;
+    EXPECT_EQ(parsed(words, got), "");
+    EXPECT_EQ(got.method, method::mustdrop);
+    words.insert(words.end(), {"--method", "none"});
+    llava::reduction named;
+    EXPECT_EQ(parsed(words, named), "");
+    EXPECT_EQ(named.method, method::none);
+  }
+  llava::reduction plain;
+  EXPECT_EQ(parsed({}, plain), "");
+  EXPECT_EQ(plain.method, method::none);
+}
+
 TEST(options, values_out_of_range_are_refused_in_one_line) {
   std::vector<char const*> const cases[] = {{"--method", "fast"},
                                             {"--method", "0"},
@@ -477,6 +493,7 @@ TEST(options, values_out_of_range_are_refused_in_one_line) {
                                             {"--positions", "other"},
                                             {"--kv-first-layer", "-1"},
                                             {"--seed", "-1"},
+                                            {"--seed", "18446744073709551616"},
                                             {"--plan", "/nonexistent/plan.json"},
                                             {"--unknown"},
                                             {"stray"},
