@@ -54,9 +54,7 @@ void answer(llava::model const& model, llava::request const& request, outputs co
   }
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   CLI::App app("Answers a question about pictures with a LLaVA model and drops image tokens on the way.", "llava");
   std::string folder;
   llava::request request;
@@ -75,13 +73,19 @@ int main(int argc, char** argv) {
   app.add_flag("--json", to.json, "print one JSON object");
   app.add_flag("--chat", to.chat, "then answer further questions, a line each, from standard input");
   llava::add_reduction_options(app, request.reduce);
+  if (auto const done = llava::parse(app, argc, argv)) { return *done; }
+  if (pad) { request.frame = llava::framing::pad; }
+  answer(llava::model(folder, llava::show_loading), request, to);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
   try {
-    if (auto const done = llava::parse(app, argc, argv)) { return *done; }
-    if (pad) { request.frame = llava::framing::pad; }
-    answer(llava::model(folder, llava::show_loading), request, to);
+    return run(argc, argv);
   } catch (std::exception const& error) {
     std::fprintf(stderr, "llava: %s\n", llava::one_line(error.what()).c_str());
     return 2;
   }
-  return 0;
 }

@@ -179,6 +179,7 @@ std::vector<std::vector<md::slot_kind>> evict_after_prefill(computer& on, reduct
                                                             std::vector<std::vector<std::int32_t>>& ids) {
   stopwatch const time(on.reduction_ms);
   std::vector<std::vector<md::slot_kind>> kinds;
+  kinds.reserve(ids.size());
   for (auto const& layer : ids) { kinds.push_back(kinds_of(layer, spans, images)); }
   std::vector<layer_cache*> pruned;
   std::vector<md::slot_kind> all;

@@ -36,7 +36,7 @@ long peak_rss() {
   return usage.ru_maxrss * 1024;
 }
 
-std::vector<int> patches_where(std::vector<std::int32_t> const& source, std::vector<char> const& row_is) {
+std::vector<int> patches_where(std::vector<std::int32_t> const& source, std::vector<bool> const& row_is) {
   std::vector<int> patches;
   for (std::size_t p = 0; p < source.size(); ++p) {
     if (row_is[static_cast<std::size_t>(source[p])]) { patches.push_back(static_cast<int>(p)); }
@@ -127,7 +127,7 @@ conversation::conversation(model const& model, request const& request)
 void conversation::see_pictures(plan_file const& given) {
   config const& settings = model_.settings;
   md::token_grid const grid{settings.vision.side(), settings.vision.side(), 1, 0, 0};
-  for (std::size_t i = 0; i < given.images.size(); ++i) { check_plan(given.images[i], grid, settings.text.layers, how_.plan); }
+  for (auto const& plan : given.images) { check_plan(plan, grid, settings.text.layers, how_.plan); }
   for (std::size_t i = 0; i < request_.images.size(); ++i) {
     result_.pictures.push_back(frame(read_picture(request_.images[i]), model_.prepare, request_.frame));
     images_.push_back(prepare_picture(on_, settings, model_.weights, pixel_values(result_.pictures.back(), model_.prepare), how_,
@@ -263,7 +263,7 @@ void conversation::draw_panels(std::size_t i) {
   std::vector<int> members(image.anchor.size());
   for (auto const row : image.source) { ++members[static_cast<std::size_t>(row)]; }
   auto const add = [&](std::string const& name, std::vector<std::int32_t> const* keep) {
-    std::vector<char> alone(members.size()), merged(members.size()), key(members.size()), gone(members.size(), keep != nullptr);
+    std::vector<bool> alone(members.size()), merged(members.size()), key(members.size()), gone(members.size(), keep != nullptr);
     if (keep != nullptr) {
       for (auto const row : *keep) { gone[static_cast<std::size_t>(row)] = false; }
     }
