@@ -14,12 +14,12 @@ namespace md = mustdrop;
 
 namespace {
 
-#define PASTE_AS_IS(a, b, c, d) a##b##c##d
-#define PASTE(a, b, c, d) PASTE_AS_IS(a, b, c, d)
+#define MUSTDROP_TEST_PASTE_AS_IS(a, b, c, d) a##b##c##d
+#define MUSTDROP_TEST_PASTE(a, b, c, d) MUSTDROP_TEST_PASTE_AS_IS(a, b, c, d)
 
 // Two versions can live in one program only if the version is part of every symbol: the numbers and the namespace must agree.
 TEST(Version, TheNamespaceIsOfTheVersion) {
-  using named = md::PASTE(v, MUSTDROP_VERSION_MAJOR, _, MUSTDROP_VERSION_MINOR)::status;
+  using named = md::MUSTDROP_TEST_PASTE(v, MUSTDROP_VERSION_MAJOR, _, MUSTDROP_VERSION_MINOR)::status;
   EXPECT_TRUE((std::is_same_v<named, md::status>));
   EXPECT_GE(MUSTDROP_VERSION_PATCH, 0);
 }
