@@ -5,9 +5,7 @@
 #include <string>
 
 #include <mustdrop/budget.hpp>
-#include <mustdrop/cpu/attention_scores.hpp>
 #include <mustdrop/cpu/cls_topk.hpp>
-#include <mustdrop/cpu/dual_mask.hpp>
 #include <mustdrop/cpu/gather.hpp>
 #include <mustdrop/cpu/merge_rows.hpp>
 #include <mustdrop/cpu/random.hpp>
