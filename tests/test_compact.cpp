@@ -319,6 +319,34 @@ TYPED_TEST(Compact, SlotsOfAnySizeAtAnyAddressMove) {
   }
 }
 
+// Behind 16 MiB a backend may store past the caches, in whole lines where slots and their addresses are such; no page of slots is.
+TYPED_TEST(Compact, AsMuchAsFillsEveryCacheMovesLikeALittle) {
+  auto random = printed_random(73);
+  std::size_t const slots = 12000;
+  for (auto const [size, gap, origin] :
+       {std::array<std::size_t, 3>{2048, 0, 64}, {2048, 64, 0}, {2048, 0, 65}, {2048, 3, 64}, {2040, 8, 0}}) {
+    std::vector<int> list;
+    for (std::size_t i = 0; i < slots; ++i) {
+      if (i % 100 < 40 || random() % 2 == 0) { list.push_back(static_cast<int>(i)); }  // long runs, short runs, slots alone
+    }
+    ASSERT_GT(list.size() * size, std::size_t{16} << 20);
+    Bytes memory(origin + slots * (size + gap) + 64);
+    for (auto& byte : memory) { byte = static_cast<std::uint8_t>(random()); }
+    aligned_memory held(memory.size());
+    auto* const bytes = static_cast<std::uint8_t*>(held.lend().data);
+    std::memcpy(bytes, memory.data(), memory.size());
+    md::kv_cache cache;
+    cache.data = bytes + origin;
+    cache.slot_bytes = static_cast<md::index_t>(size), cache.slot_stride = static_cast<md::index_t>(size + gap);
+    ASSERT_EQ(compact<TypeParam>({cache}, {list}), md::status::ok);
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      std::uint8_t const* const from = memory.data() + origin + static_cast<std::size_t>(list[i]) * (size + gap);
+      std::memmove(memory.data() + origin + i * (size + gap), from, size);
+    }
+    EXPECT_EQ(std::memcmp(bytes, memory.data(), memory.size()), 0) << size << " bytes, " << gap << " between, at " << origin;
+  }
+}
+
 /// Axes of a cache in some order in memory, each with a gap behind it: request or page, head, slot, piece; a piece is the innermost run.
 struct axes {
   std::array<std::size_t, 4> sizes, strides;

@@ -2,6 +2,8 @@
 #pragma once
 
 // Contract: mustdrop/compact.hpp. A head of one request of one cache is a part of the work; in it, neighbours that stay move as one piece.
+// A call that moves much, all layers at the end of a prefill, stores past the caches: whoever reads a slot next has read others before, and
+// a line that is written whole need not be fetched first.
 
 #include <mustdrop/compact.hpp>
 #include <mustdrop/cpu/rows.hpp>
@@ -33,10 +35,24 @@ void move_slots(char* to, char const* from, index_t stride, index_t count, index
   }
 }
 
+/// The same past the caches. Everything in whole lines.
+template <class Arch>
+void stream_slots(char* to, char const* from, index_t stride, index_t count, index_t bytes) noexcept {
+  for (index_t i = 0; i < count; ++i, to += stride, from += stride) {
+    for (index_t b = 0; b < bytes; b += 64) { stream_line<Arch>(to + b, from + b); }
+  }
+}
+
+/// Where moved slots are likely to be read from.
+enum class destination { cache, memory };
+
 /// One head of one request.
 template <class Arch, class Index>
-void compact_head(kv_cache const& cache, index_t q, index_t h, index_t begin, index_t kept, Index const* keep) noexcept {
+void compact_head(kv_cache const& cache, destination where, index_t q, index_t h, index_t begin, index_t kept, Index const* keep) noexcept {
   index_t const bytes = cache.slot_bytes / cache.pieces, page = cache.pages.absent() ? 0 : cache.pages.page_slots;
+  constexpr index_t ahead = 16;                       // slots: the memory's answer takes that long, and the next slot's place is no pattern
+  index_t const fetched = bytes < 256 ? bytes : 256;  // the processor sees where the rest of a slot is
+  bool const lines = streams<Arch> && where == destination::memory && bytes % 64 == 0 && cache.slot_stride % 64 == 0;
   for (index_t p = 0; p < cache.pieces; ++p) {
     for (index_t i = 0; i < kept;) {
       index_t const from = begin + keep[i], to = begin + i;
@@ -44,10 +60,34 @@ void compact_head(kv_cache const& cache, index_t q, index_t h, index_t begin, in
       if (page > 0 && page - from % page < most) { most = page - from % page; }
       if (page > 0 && page - to % page < most) { most = page - to % page; }
       index_t const run = run_length<Arch>(most, [keep, i](index_t j) { return index_t{keep[i + j]}; });
-      if (from != to) { move_slots<Arch>(cache.at(q, h, to, p), cache.at(q, h, from, p), cache.slot_stride, run, bytes); }
+      if (lines && page == 0) {
+        for (index_t next = i + ahead; next < i + ahead + run && next < kept; ++next) {
+          for (index_t b = 0; b < fetched; b += 64) { prefetch<Arch>(cache.at(q, h, begin + keep[next], p) + b); }
+        }
+      }
+      char* const target = cache.at(q, h, to, p);
+      if (lines && from != to && reinterpret_cast<std::uintptr_t>(target) % 64 == 0) {
+        stream_slots<Arch>(target, cache.at(q, h, from, p), cache.slot_stride, run, bytes);
+      } else if (from != to) {
+        move_slots<Arch>(target, cache.at(q, h, from, p), cache.slot_stride, run, bytes);
+      }
       i += run;
     }
   }
+}
+
+/// Whether the slots that stay are more than any cache near a core holds.
+template <class Arch, class Index>
+destination destination_of(tensor_view<kv_cache const, 1> caches, keep_lists<Index const> keep) noexcept {
+  constexpr index_t near = 16 << 20;
+  index_t bytes = 0;
+  for (index_t c = 0; c < caches.size(0); ++c) {
+    kv_cache const cache = joined_heads<Arch>(caches(c));
+    for (index_t q = 0; q < cache.requests && bytes <= near; ++q) {
+      for (index_t h = 0; h < cache.heads; ++h) { bytes += cache.slot_bytes * keep.counts(cache.list(q, h)); }
+    }
+  }
+  return bytes > near ? destination::memory : destination::cache;
 }
 
 template <class Arch, class Executor, class Index>
@@ -58,6 +98,7 @@ status compact_impl(backend<Arch, Executor> const& on, tensor_view<kv_cache cons
     kv_cache const cache = joined_heads<Arch>(caches(c));
     parts += cache.requests * cache.heads;
   }
+  destination const where = destination_of<Arch>(caches, keep);
   on.execute(parts, [&](index_t part) {
     index_t c = 0;
     kv_cache cache = joined_heads<Arch>(caches(c));
@@ -66,7 +107,8 @@ status compact_impl(backend<Arch, Executor> const& on, tensor_view<kv_cache cons
       cache = joined_heads<Arch>(caches(++c));
     }
     index_t const q = part / cache.heads, h = part % cache.heads, s = cache.list(q, h), kept = keep.counts(s);
-    if (kept > 0) { compact_head<Arch>(cache, q, h, segments.begin(s), kept, &keep.indices(s, 0)); }
+    if (kept > 0) { compact_head<Arch>(cache, where, q, h, segments.begin(s), kept, &keep.indices(s, 0)); }
+    if (where == destination::memory) { end_streaming<Arch>(); }
   });
   return status::ok;
 }

@@ -29,13 +29,29 @@ struct key_rows {
   T const* row(index_t j) const noexcept { return data + (j < size ? j : size - 1) * stride; }
 };
 
+/// The n floats at p, or n narrower numbers widened into `wide`.
+template <class Arch>
+float const* as_floats(float const* p, index_t, float*) noexcept {
+  return p;
+}
+template <class Arch, class T>
+float const* as_floats(T const* p, index_t n, float* wide) noexcept {
+  for_each_register<Arch>(n, [&](index_t i, auto left) { store_some<Arch>(wide + i, load_some<Arch>(p + i, left), left); });
+  return wide;
+}
+
 /// panel[d·panel_keys + j] = keys[begin + j][d]
 template <class Arch, class T>
 MUSTDROP_FLATTEN void pack_panel(key_rows<T> const& keys, index_t begin, index_t dim, float* panel) noexcept {
+  constexpr index_t widened = 64;  // numbers of a row at a time
   for (index_t j = 0; j < panel_keys<Arch>; j += turned_rows<Arch>) {
-    T const* rows[turned_rows<Arch>];
-    for (index_t r = 0; r < turned_rows<Arch>; ++r) { rows[r] = keys.row(begin + j + r); }
-    for (index_t d = 0; d < dim; d += 4) { turn_rows<Arch>(rows, d, dim - d, panel + d * panel_keys<Arch> + j, panel_keys<Arch>); }
+    float const* rows[turned_rows<Arch>];
+    for (index_t d = 0; d < dim; d += widened) {
+      index_t const n = dim - d < widened ? dim - d : widened;
+      float wide[turned_rows<Arch>][widened];
+      for (index_t r = 0; r < turned_rows<Arch>; ++r) { rows[r] = as_floats<Arch>(keys.row(begin + j + r) + d, n, wide[r]); }
+      for (index_t i = 0; i < n; i += 4) { turn_rows<Arch>(rows, i, n - i, panel + (d + i) * panel_keys<Arch> + j, panel_keys<Arch>); }
+    }
   }
 }
 

@@ -118,15 +118,13 @@ void for_each_register(index_t size, F const& f) noexcept {
 }
 
 /// Numbers [at, at + 4) of each of turned_rows rows, of which n count, become columns: columns[i·stride + r] = rows[r][at + i].
-template <class Arch, class T>
-void turn_rows(T const* const* rows, index_t at, index_t n, float* columns, index_t stride) noexcept {
-  if constexpr (turns<Arch, T>) {
+template <class Arch>
+void turn_rows(float const* const* rows, index_t at, index_t n, float* columns, index_t stride) noexcept {
+  if constexpr (turns<Arch>) {
     if (n >= 4) { return turn_quads<Arch>(rows, at, columns, stride); }
   }
   for (index_t r = 0; r < turned_rows<Arch>; ++r) {
-    float row[lanes<Arch>];
-    load_some<Arch>(rows[r] + at, n < 4 ? n : 4).store_unaligned(row);
-    for (index_t i = 0; i < n && i < 4; ++i) { columns[i * stride + r] = row[i]; }
+    for (index_t i = 0; i < n && i < 4; ++i) { columns[i * stride + r] = rows[r][at + i]; }
   }
 }
 

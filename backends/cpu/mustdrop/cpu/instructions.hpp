@@ -5,7 +5,7 @@
 //   - 16-bit floats: xsimd has none, and no lanes that widen from 16 to 32 bits or back.
 //   - one rounding of a·b + c on AVX-512: 8.1 multiplies and adds. Division and square root of neon64: 8.1 has approximations.
 //   - rows turned into columns: 8.1 has no transpose, and its zip crosses the halves of a register at twice the cost.
-//   - prefetch.
+//   - prefetch, and stores past the caches.
 // An instruction set that is not named here takes the plain loop.
 
 #include <mustdrop/cpu/lanes.hpp>
@@ -35,6 +35,34 @@ void prefetch(void const* p) noexcept {
   __builtin_prefetch(p);
 #else
   static_cast<void>(p);
+#endif
+}
+
+/// Copies a line of 64 bytes, aligned at `to`, past the caches; only where the instruction set `streams`.
+#if defined(__SSE2__)
+template <class Arch>
+constexpr bool streams = true;
+#else
+template <class Arch>
+constexpr bool streams = false;
+#endif
+template <class Arch>
+void stream_line([[maybe_unused]] char* to, [[maybe_unused]] char const* from) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (extends<Arch, xsimd::avx512f>) { return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from)); }
+#endif
+#if defined(__SSE2__)
+  auto const load = [from](int i) noexcept { return _mm_loadu_si128(reinterpret_cast<__m128i const*>(from) + i); };
+  __m128i const a = load(0), b = load(1), c = load(2), d = load(3);  // all before the first store: `to` may be close before `from`
+  auto const store = [to](int i, __m128i x) noexcept { _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, x); };
+  store(0, a), store(1, b), store(2, c), store(3, d);
+#endif
+}
+/// What was streamed is seen by others before what this thread stores from now on.
+template <class Arch>
+void end_streaming() noexcept {
+#if defined(__SSE2__)
+  _mm_sfence();
 #endif
 }
 
@@ -161,40 +189,43 @@ void store_halves([[maybe_unused]] floats<Arch> x, [[maybe_unused]] void* p) noe
 #endif
 }
 
-// How many rows turn at once, two in a register where it has halves; and whether that is written here for rows of T.
+// How many rows turn at once: one in each quarter, or half, of a register; and whether that is written here.
 template <class Arch>
-constexpr int turned_rows = lanes<Arch> >= 8 ? 8 : 4;
-#if defined(__SSE2__) && defined(__F16C__)
-template <class Arch, class T>
-constexpr bool turns = !std::is_same_v<T, half> || converts_halves<Arch>;
-#elif defined(__SSE2__)
-template <class Arch, class T>
-constexpr bool turns = !std::is_same_v<T, half>;
-#else
-template <class Arch, class T>
-constexpr bool turns = std::is_same_v<T, float>&& extends<Arch, xsimd::neon64>;
-#endif
-
+constexpr int turned_rows = lanes<Arch> >= 16  ? 16
+                            : lanes<Arch> >= 8 ? 8
+                                               : 4;
 #if defined(__SSE2__)
-template <class Arch, class T>
-__m128 load_quad(T const* p) noexcept {
-  if constexpr (std::is_same_v<T, float>) { return _mm_loadu_ps(p); }
-#if defined(__F16C__)
-  if constexpr (std::is_same_v<T, half>) { return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))); }
-#endif
-  if constexpr (std::is_same_v<T, bfloat16>) {
-    return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
-  }
-}
+template <class Arch>
+constexpr bool turns = true;
+#else
+template <class Arch>
+constexpr bool turns = extends<Arch, xsimd::neon64>;
 #endif
 
 /// Four numbers of each of turned_rows rows become four columns: columns[i·stride + r] = rows[r][at + i].
-template <class Arch, class T>
-void turn_quads(T const* const* rows, index_t at, float* columns, index_t stride) noexcept {
+template <class Arch>
+void turn_quads(float const* const* rows, index_t at, float* columns, index_t stride) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (turned_rows<Arch> == 16) {
+    auto const load = [=](int r) noexcept {
+      __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(rows[r] + at));
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[r + 4] + at), 1);
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[r + 8] + at), 2);
+      return _mm512_insertf32x4(x, _mm_loadu_ps(rows[r + 12] + at), 3);
+    };
+    __m512 const a = load(0), b = load(1), c = load(2), d = load(3), ac = _mm512_unpacklo_ps(a, c), bd = _mm512_unpacklo_ps(b, d);
+    __m512 const ac_high = _mm512_unpackhi_ps(a, c), bd_high = _mm512_unpackhi_ps(b, d);
+    _mm512_storeu_ps(columns, _mm512_unpacklo_ps(ac, bd));
+    _mm512_storeu_ps(columns + stride, _mm512_unpackhi_ps(ac, bd));
+    _mm512_storeu_ps(columns + 2 * stride, _mm512_unpacklo_ps(ac_high, bd_high));
+    _mm512_storeu_ps(columns + 3 * stride, _mm512_unpackhi_ps(ac_high, bd_high));
+    return;
+  }
+#endif
 #if defined(__AVX__)
   if constexpr (turned_rows<Arch> == 8) {
     auto const load = [=](int r) noexcept {
-      return _mm256_insertf128_ps(_mm256_castps128_ps256(load_quad<Arch>(rows[r] + at)), load_quad<Arch>(rows[r + 4] + at), 1);
+      return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[r] + at)), _mm_loadu_ps(rows[r + 4] + at), 1);
     };
     __m256 const a = load(0), b = load(1), c = load(2), d = load(3), ac = _mm256_unpacklo_ps(a, c), bd = _mm256_unpacklo_ps(b, d);
     __m256 const ac_high = _mm256_unpackhi_ps(a, c), bd_high = _mm256_unpackhi_ps(b, d);
@@ -206,7 +237,7 @@ void turn_quads(T const* const* rows, index_t at, float* columns, index_t stride
   }
 #endif
 #if defined(__SSE2__)
-  auto const load = [=](int r) noexcept { return load_quad<Arch>(rows[r] + at); };
+  auto const load = [=](int r) noexcept { return _mm_loadu_ps(rows[r] + at); };
   __m128 const a = load(0), b = load(1), c = load(2), d = load(3), ac = _mm_unpacklo_ps(a, c), bd = _mm_unpacklo_ps(b, d);
   __m128 const ac_high = _mm_unpackhi_ps(a, c), bd_high = _mm_unpackhi_ps(b, d);
   _mm_storeu_ps(columns, _mm_unpacklo_ps(ac, bd));
