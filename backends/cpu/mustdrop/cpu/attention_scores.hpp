@@ -26,8 +26,9 @@ struct attention_plan {
     plan.group = shape.heads < shape.kv_heads ? 1 : shape.heads / shape.kv_heads;  // the word refuses the former; its size may be asked for
     index_t const wanted = most_rows / plan.group > 0 ? most_rows / plan.group : 1, longest = row_segments.bound(shape.rows);
     plan.rows = longest < wanted ? longest : wanted;
-    plan.stride = (key_segments.bound(shape.keys) + 31) / 32 * 32 + 16;  // rows that do not collide in the cache
-    plan.heads_at_once = parts_at_once(on) < shape.kv_heads ? parts_at_once(on) : shape.kv_heads;
+    plan.stride = (key_segments.bound(shape.keys) + 31) / 32 * 32 + 16;          // rows that do not collide in the cache
+    index_t const at_once = parts_at_once(on) == 1 ? 1 : 4 * parts_at_once(on);  // some for each thread: to wait for all costs time
+    plan.heads_at_once = at_once < shape.kv_heads ? at_once : shape.kv_heads;
     plan.packed_size = whole_lines(plan.group * plan.rows * shape.dim);
     plan.panel_size = whole_lines(panel_keys<Arch> * shape.dim);
     plan.logits_size = plan.group * plan.rows * plan.stride;
@@ -210,7 +211,8 @@ status attention_scores_impl(backend<Arch, Executor> const& on, attention_option
                              tensor_view<float, 2> head_sum, workspace) noexcept {
   constexpr index_t longest_part = 1024;  // keys
   index_t const heads = map.size(0), keys = sum.absent() ? map.size(2) : sum.size(0);
-  index_t const part = parts_at_once(on) == 1 ? longest_part : 128;  // the fewer, the longer the reads
+  index_t const width = parts_at_once(on), each = (key_segments.bound(keys) + width - 1) / width;
+  index_t const part = each > longest_part ? longest_part : each < 128 ? 128 : (each + 31) / 32 * 32;  // the fewer, the longer the reads
   attention_sums const sums{static_cast<float>(options.heads_total > 0 ? options.heads_total : heads), sum, max, head_sum};
   for_each_part(on, key_segments.count, key_segments.bound(keys), part, [&](index_t s, index_t from, index_t to) {
     attended_keys const attended = attended_keys::of<Arch>(key_segments, spans, s, keys);

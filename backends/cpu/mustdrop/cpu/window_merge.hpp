@@ -158,8 +158,10 @@ status window_merge_impl(backend<Arch, Executor> const& on, merge_options option
     follow_anchors<Arch>(window, grid, places, plan.source);
   });
 
-  index_t const part = rows_a_part(dim * static_cast<index_t>(sizeof(T) + sizeof(Row)));
-  for_each_part(on, segments.count, segments.bound(tokens), part, [&](index_t s, index_t first, index_t last) {
+  // From the last row to the first: window_similarity has just read the features in order, and the end of them is in the cache.
+  index_t const part = rows_a_part(dim * static_cast<index_t>(sizeof(T) + sizeof(Row))), bound = segments.bound(tokens);
+  for_each_part(on, segments.count, bound, part, [&](index_t from_last, index_t behind_first, index_t behind_last) {
+    index_t const s = segments.count - 1 - from_last, first = bound - behind_last, last = bound - behind_first;
     index_t const begin = segments.begin(s), end = last < keep.counts(s) ? last : keep.counts(s);
     float const* const size = sizes.data + begin;
     for (index_t row = first; row < end && dim > 0;) {
