@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# same_bits.sh WORK_DIR JOBS: whatever the compiler, the standard, the optimisation, the instructions and the backend, every word writes
-# the same bits. The flags below let a compiler contract a·b + c into one operation wherever the code leaves it the choice.
+# same_bits.sh WORK_DIR JOBS [XSIMD]: whatever the compiler, the standard, the optimisation, the instructions and the backend, every word
+# writes the same bits. XSIMD is the folder above xsimd/xsimd.hpp, if not the installed one. The flags below let a compiler contract a·b + c into one operation wherever the code leaves it the choice.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-work=$1 jobs=$2
+work=$1 jobs=$2 xsimd=${3-}
 rm -rf "$work" && mkdir -p "$work"
 
 builds=(  # the first is the one that the others are compared with
@@ -15,7 +15,7 @@ builds=(  # the first is the one that the others are compared with
   "clang++ -std=c++17 -O2 -mfma -ffp-contract=fast"
   "clang++ -std=c++20 -O3 -march=native -ffp-contract=fast"
 )
-cpu="-Ibackends/cpu -DMUSTDROP_TEST_CPU"
+cpu="${xsimd:+-isystem $xsimd }-Ibackends/cpu -DMUSTDROP_TEST_CPU"
 avx512="-mavx512f -mavx512cd -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c"
 builds+=(
   "g++ -std=c++17 -O1 $cpu"                                 # SSE2
@@ -30,7 +30,7 @@ else
   missing="$missing AVX-512"
 fi
 if command -v aarch64-linux-gnu-g++ > /dev/null && command -v qemu-aarch64 > /dev/null; then  # NEON
-  ln -s "$(dirname "$(echo '#include <xsimd/xsimd.hpp>' | g++ -E -x c++ - | grep -om1 '[^"]*/xsimd/xsimd.hpp')")" "$work/xsimd"
+  ln -s "$(dirname "$(echo '#include <xsimd/xsimd.hpp>' | g++ -E ${xsimd:+-isystem "$xsimd"} -x c++ - | grep -om1 '[^"]*/xsimd/xsimd.hpp')")" "$work/xsimd"
   builds+=("aarch64-linux-gnu-g++ -std=c++17 -O2 -static $cpu -isystem $work" "aarch64-linux-gnu-g++ -std=c++17 -O2 -static")
 else
   missing="$missing aarch64-linux-gnu-g++ or qemu-aarch64"

@@ -18,8 +18,8 @@ MUSTDROP_NAMESPACE_BEGIN
 namespace cpu {
 
 /// Runs f(0) … f(n − 1) here, in order. An executor of yours may run them on any threads, in any order, and returns when all are done;
-/// results do not depend on it. It may have a `width()` too, a bound of how many f run at once: attention_scores keeps scratch for as
-/// many heads.
+/// results do not depend on it. It may have a `width()` too, a bound of how many f run at once: attention_scores keeps scratch for
+/// four heads each.
 struct serial {
   template <class F>
   void operator()(index_t n, F const& f) const noexcept {

@@ -45,12 +45,30 @@ void block_keys(std::int32_t const* keys, index_t n, index_t block, std::int32_t
   }
 }
 
-/// Which blocks stay: all that must, then by score until `within` do.
+/// How many blocks stay, and which: all that must, then by score until `within` do.
+struct staying {
+  index_t blocks;
+  cutoff at;
+};
 template <class Arch>
-cutoff blocks_that_stay(std::int32_t const* keys, index_t blocks, index_t within) noexcept {
+staying blocks_that_stay(std::int32_t const* keys, index_t blocks, index_t within) noexcept {
   index_t const must = count_above<Arch>(keys, blocks, highest_key - 1), may = count_above<Arch>(keys, blocks, lowest_key);
   index_t const stay = within < must ? must : within < may ? within : may;
-  return stay == must ? cutoff{highest_key - 1, 0} : kth_highest<Arch>(keys, blocks, stay);
+  return {stay, stay == must ? cutoff{highest_key - 1, 0} : kth_highest<Arch>(keys, blocks, stay)};
+}
+
+/// The slots of the blocks that stay; returns how many.
+template <class Arch, class Index>
+index_t write_blocks(std::int32_t const* of_blocks, cutoff at, index_t n, index_t block, Index* out) noexcept {
+  index_t ties = at.ties, kept = 0;
+  for (index_t begin = 0; begin < n; begin += block) {
+    std::int32_t const key = *of_blocks++;
+    bool const tie = key == at.key && ties > 0;
+    if (!tie && key <= at.key) { continue; }
+    ties -= tie;
+    for (index_t i = begin, end = n - begin < block ? n : begin + block; i < end; ++i) { out[kept++] = static_cast<Index>(i); }
+  }
+  return kept;
 }
 
 template <class Arch, class Executor, class Index>
@@ -69,14 +87,12 @@ status kv_evict_impl(backend<Arch, Executor> const& on, evict_options const& opt
 
     index_t const budget = requested.absent() ? options.budget : requested(s), blocks = n / block + (n % block != 0);
     index_t const within = options.policy == evict_policy::output_aware ? budget / options.block : 0;
-    cutoff const at = blocks_that_stay<Arch>(of_blocks, blocks, within);
-    index_t ties = at.ties, kept = 0;
-    for (index_t b = 0; b < blocks; ++b) {
-      bool const tie = of_blocks[b] == at.key && ties > 0;
-      if (!tie && of_blocks[b] <= at.key) { continue; }
-      ties -= tie;
-      index_t const end = n - b * block < block ? n : (b + 1) * block;
-      for (index_t i = b * block; i < end; ++i) { keep.indices(s, kept++) = static_cast<Index>(i); }
+    auto const [stay, at] = blocks_that_stay<Arch>(of_blocks, blocks, within);
+    index_t kept = stay;
+    if (stay > 0 && block == 1) {
+      write_kept<Arch>(keys, stay, at, &keep.indices(s, 0));
+    } else if (stay > 0) {
+      kept = write_blocks<Arch>(of_blocks, at, n, block, &keep.indices(s, 0));
     }
     keep.counts(s) = static_cast<std::int32_t>(kept);
   });

@@ -12,24 +12,33 @@ namespace cpu {
 /// The largest of the positions [begin, begin + n) on any axis, or `floor`.
 template <class Arch, class P>
 P highest_position(tensor_view<P const, 2> positions, index_t begin, index_t n, P floor) noexcept {
-  for (index_t a = 0; a < positions.size(0); ++a) {
-    for (index_t t = begin; t < begin + n; ++t) { floor = positions(a, t) > floor ? positions(a, t) : floor; }
+  for (index_t a = 0; a < positions.size(0) && n > 0; ++a) {
+    P const* const axis = &positions(a, begin);
+    for (index_t t = 0; t < n; ++t) { floor = axis[t] > floor ? axis[t] : floor; }
   }
   return floor;
+}
+
+/// One axis of one segment's n > 0 kept tokens.
+template <class Arch, class P, class Index>
+void new_positions(position_policy policy, P const* old, Index const* keep, index_t n, P* out) noexcept {
+  if (policy == position_policy::renumbered) {
+    P const first = old[0];
+    for (index_t i = 0; i < n; ++i) { out[i] = static_cast<P>(first + static_cast<P>(i)); }
+  } else {
+    for (index_t i = 0; i < n; ++i) { out[i] = old[keep[i]]; }
+  }
 }
 
 template <class Arch, class Executor, class P, class Index>
 status positions_impl(backend<Arch, Executor> const& on, position_policy policy, tensor_view<P const, 2> old, segments const& segments,
                       keep_lists<Index const> keep, tensor_view<P, 2> out, tensor_view<P, 1> delta,
                       tensor_view<std::int32_t const, 1> out_offsets) noexcept {
-  bool const renumbers = policy == position_policy::renumbered;
   on.execute(segments.count, [&](index_t s) {
     index_t const begin = segments.begin(s), size = segments.size(s, old.size(1)), to = out_begin<Arch>(segments, out_offsets, s);
     index_t const kept = keep.counts(s);
-    for (index_t a = 0; a < old.size(0); ++a) {
-      for (index_t i = 0; i < kept; ++i) {
-        out(a, to + i) = renumbers ? static_cast<P>(old(a, begin) + static_cast<P>(i)) : old(a, begin + keep.indices(s, i));
-      }
+    for (index_t a = 0; a < old.size(0) && kept > 0; ++a) {
+      new_positions<Arch>(policy, &old(a, begin), &keep.indices(s, 0), kept, &out(a, to));
     }
     if (delta.absent()) { return; }
     delta(s) = 0;
