@@ -36,7 +36,7 @@ foreach(set IN LISTS MUSTDROP_TEST_SETS)
   target_compile_definitions(needs_${set} PRIVATE MUSTDROP_TEST_PROCESSOR="${needs_${set}}")
 
   add_executable(words_${set} ${word_sources})
-  target_link_libraries(words_${set} PRIVATE backends flags_${set} needs_${set} GTest::gtest_main)
+  target_link_libraries(words_${set} PRIVATE backends mustdrop_executors flags_${set} needs_${set} GTest::gtest_main)
   target_compile_definitions(words_${set} PRIVATE "MUSTDROP_TEST_ARCH=${arch_${set}}")
   add_test(NAME words_${set} COMMAND words_${set})
   set_tests_properties(words_${set} PROPERTIES SKIP_RETURN_CODE 77)

@@ -4,12 +4,18 @@
 // Who runs the parts of a step changes nothing: the same bits from the reference, from one thread and from several. Gates build this with
 // ThreadSanitizer.
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <numeric>
 #include <random>
+#include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "backends.hpp"
+#include "executors.hpp"
 #include "memory.hpp"
 #include "word_runs.hpp"
 
@@ -19,31 +25,13 @@ using floats = std::vector<float>;
 using integers = std::vector<std::int32_t>;
 using status = md::status;
 
-/// Part i on thread i mod Threads.
-template <int Threads>
-struct threads {
-  template <class F>
-  void operator()(md::index_t n, F const& f) const noexcept {
-    if (n < 2) { return md::cpu::serial{}(n, f); }
-    std::vector<std::thread> all;
-    for (int t = 0; t < Threads; ++t) {
-      all.emplace_back([=, &f] {
-        for (md::index_t i = t; i < n; i += Threads) { f(i); }
-      });
-    }
-    for (std::thread& thread : all) { thread.join(); }
-  }
-  static constexpr md::index_t width() noexcept { return Threads; }
+template <class Backend>
+struct on_chosen;
+template <class Arch, class Old>
+struct on_chosen<md::cpu::backend<Arch, Old>> {
+  using type = md::cpu::backend<Arch, chosen_executor>;
 };
-
-template <class Backend, class Executor>
-struct with_executor;
-template <class Arch, class Old, class Executor>
-struct with_executor<md::cpu::backend<Arch, Old>, Executor> {
-  using type = md::cpu::backend<Arch, Executor>;
-};
-template <int Threads>
-using threaded = typename with_executor<cpu_backend, threads<Threads>>::type;
+using threaded = typename on_chosen<cpu_backend>::type;
 
 floats numbers(md::index_t n, unsigned seed) {
   std::mt19937 random(seed);
@@ -172,22 +160,107 @@ std::map<std::string, std::uint64_t> every_word() {
   return wrote.all();
 }
 
-TEST(Threads, EveryWordWritesTheSameBits) {
-  auto const want = every_word<md::reference::backend>();
-  EXPECT_EQ(every_word<cpu_backend>(), want);
-  EXPECT_EQ(every_word<threaded<1>>(), want);
-  EXPECT_EQ(every_word<threaded<2>>(), want);
-  EXPECT_EQ(every_word<threaded<3>>(), want);
-  EXPECT_EQ(every_word<threaded<7>>(), want);
+/// Each adapter with each number of threads.
+class Threads : public testing::TestWithParam<std::tuple<adapter, int>> {
+ protected:
+  static int threads() { return std::get<1>(GetParam()); }
+  static void with_them(std::function<void()> const& body) { std::get<0>(GetParam()).with(threads(), body); }
+};
+
+std::string name_of_adapter(testing::TestParamInfo<Threads::ParamType> const& info) {
+  return std::get<0>(info.param).name + ("_" + std::to_string(std::get<1>(info.param)));
+}
+INSTANTIATE_TEST_SUITE_P(Adapters, Threads, testing::Combine(testing::ValuesIn(adapters), testing::Values(1, 2, 3, 7)), name_of_adapter);
+
+TEST_P(Threads, EveryWordWritesTheSameBits) {
+  static auto const want = every_word<md::reference::backend>();
+  decltype(every_word<threaded>()) got;
+  with_them([&] { got = every_word<threaded>(); });
+  EXPECT_EQ(got, want);
 }
 
-TEST(Threads, StepsOfManyPartsWriteTheSameBits) {
-  auto const want = long_steps<md::reference::backend>().run();
-  EXPECT_EQ(long_steps<cpu_backend>().run(), want);
-  EXPECT_EQ(long_steps<threaded<1>>().run(), want);
-  EXPECT_EQ(long_steps<threaded<2>>().run(), want);
-  EXPECT_EQ(long_steps<threaded<3>>().run(), want);
-  EXPECT_EQ(long_steps<threaded<7>>().run(), want);
+TEST_P(Threads, StepsOfManyPartsWriteTheSameBits) {
+  static auto const want = long_steps<md::reference::backend>().run();
+  floats got;
+  with_them([&] { got = long_steps<threaded>().run(); });
+  EXPECT_EQ(got, want);
+}
+
+TEST_P(Threads, EachPartRunsOnce) {
+  with_them([] {
+    for (int const n : {0, 1, 2, 3, 8, 1000, 2}) {  // one step after another, as words have them
+      std::vector<int> runs(static_cast<std::size_t>(n));
+      chosen_executor{}(n, [&](md::index_t i) { ++runs[static_cast<std::size_t>(i)]; });
+      EXPECT_EQ(runs, std::vector<int>(static_cast<std::size_t>(n), 1));
+    }
+  });
+}
+
+TEST_P(Threads, OnePartRunsWhereItWasCalled) {
+  with_them([] {
+    std::thread::id ran;
+    chosen_executor{}(1, [&](md::index_t) { ran = std::this_thread::get_id(); });
+    EXPECT_EQ(ran, std::this_thread::get_id());
+  });
+}
+
+/// A part waits until two run at once, for a minute at the most: a step is really shared, and not with more threads than were promised.
+TEST_P(Threads, OthersTakePartsAsManyAsTheWidthSays) {
+  std::atomic<int> now{0}, most{0};
+  int const wanted = std::min(threads(), 2);
+  auto const late = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  with_them([&] {
+    chosen_executor{}(50, [&](md::index_t) {
+      int const running = ++now;
+      for (int seen = most; seen < running && !most.compare_exchange_weak(seen, running);) {}
+      while (most < wanted && std::chrono::steady_clock::now() < late) { std::this_thread::yield(); }
+      --now;
+    });
+    EXPECT_EQ(chosen_executor::width(), threads());
+  });
+  EXPECT_GE(most, wanted);
+  EXPECT_LE(most, threads());
+}
+
+TEST(Serial, WritesTheSameBits) {
+  EXPECT_EQ(every_word<cpu_backend>(), every_word<md::reference::backend>());
+  EXPECT_EQ(long_steps<cpu_backend>().run(), long_steps<md::reference::backend>().run());
+}
+
+/// Graphs of one node after another, in two steps each; a part of a step reads what another thread may have written in the step before.
+TEST(Ggml, NodesFollowEachOtherOnTheThreadsThereAre) {
+  constexpr int threads = 3, nodes = 900, parts = 20;
+  executors::ggml_team team;
+  std::vector<int> from(parts), to(parts);
+  std::atomic<int> entered{0}, strangers{0};
+  std::thread::id ids[threads];
+  on_each(threads, [&](int ith) {
+    ids[ith] = std::this_thread::get_id();
+    for (++entered; entered < threads;) { std::this_thread::yield(); }
+    for (int node = 0; node < nodes; ++node) {
+      if ((node + ith) % 100 == 0) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }  // somebody is late
+      team.run(threads, [&](executors::ggml_threads execute) {
+        for (int step = 0; step < 2; ++step) {
+          execute(parts, [&](md::index_t i) {
+            to[static_cast<std::size_t>(i)] = from[static_cast<std::size_t>((i + 7) % parts)] + 1;
+            strangers += std::find(ids, ids + threads, std::this_thread::get_id()) == ids + threads;
+          });
+          std::swap(from, to);  // between two steps only one thread is at work
+        }
+      });
+    }
+  });
+  EXPECT_EQ(from, std::vector<int>(parts, 2 * nodes));
+  EXPECT_EQ(strangers, 0);
+}
+
+TEST(Ggml, OneThreadNeedsNoOther) {
+  executors::ggml_team team;
+  for (int const nth : {1, 1, 2, 1, 3}) {  // ggml takes as many threads as a graph is given
+    std::atomic<int> runs{0};
+    on_each(nth, [&](int) { team.run(nth, [&](executors::ggml_threads execute) { execute(10, [&](md::index_t) { ++runs; }); }); });
+    EXPECT_EQ(runs, 10);
+  }
 }
 
 }  // namespace

@@ -23,13 +23,13 @@ DTYPES = {"f32": 0, "f16": 1, "bf16": 2}
 def build(arch="native"):
     """Path of the library for an instruction set; compiles it if a file that it is made of is newer."""
     target = BUILD / f"libmustdrop_c_{arch}.so"
-    headers = [p for folder in ("include", "backends/cpu", "bench/compare") for p in (ROOT / folder).rglob("*.?pp")]
+    headers = [p for folder in ("include", "backends/cpu", "bench/compare", "examples/executors") for p in (ROOT / folder).rglob("*.?pp")]
     if target.exists() and target.stat().st_mtime > max(p.stat().st_mtime for p in headers):
         return target
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or sys.exit("compare: no C++ compiler")
     BUILD.mkdir(parents=True, exist_ok=True)
     command = [compiler, "-std=c++17", "-O2", *FLAGS[arch], "-fPIC", "-shared", "-pthread"]
-    command += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'backends/cpu'}"]
+    command += [f"-I{ROOT / folder}" for folder in ("include", "backends/cpu", "examples")]
     fresh = target.with_suffix(f".{os.getpid()}")
     subprocess.run([*command, *map(str, SOURCES), "-o", str(fresh)], check=True)
     fresh.replace(target)

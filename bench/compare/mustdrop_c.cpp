@@ -20,8 +20,9 @@
 #include <mustdrop/cpu/window_merge.hpp>
 #include <mustdrop/cpu/window_similarity.hpp>
 
+#include <executors/thread_pool.hpp>
+
 #include "roofs.hpp"
-#include "thread_pool.hpp"
 
 namespace md = mustdrop;
 using i64 = md::index_t;
@@ -29,12 +30,12 @@ using i32 = std::int32_t;
 
 namespace {
 
-std::vector<std::unique_ptr<thread_pool>> pools;  // [threads]; each stays once it was wanted, asleep while another one is in use
-thread_pool* in_use = nullptr;
+std::vector<std::unique_ptr<executors::thread_pool>> pools;  // [threads]; each stays once it was wanted, asleep while another one is in use
+executors::thread_pool* in_use = nullptr;
 
 using arch = xsimd::default_arch;
 
-md::cpu::backend<arch, pooled> backend() { return {pooled{in_use}}; }
+md::cpu::backend<arch, executors::pooled> backend() { return {{in_use}}; }
 
 struct freed {
   void operator()(void* p) const { std::free(p); }
@@ -98,7 +99,7 @@ char const* mustdrop_arch() { return arch::name(); }
 void mustdrop_use_threads(int threads) {
   auto const wanted = static_cast<std::size_t>(std::max(threads, 1));
   if (wanted >= pools.size()) { pools.resize(wanted + 1); }
-  if (wanted > 1 && pools[wanted] == nullptr) { pools[wanted] = std::make_unique<thread_pool>(threads); }
+  if (wanted > 1 && pools[wanted] == nullptr) { pools[wanted] = std::make_unique<executors::thread_pool>(threads); }
   in_use = pools[wanted].get();
 }
 

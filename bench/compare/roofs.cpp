@@ -7,7 +7,7 @@
 
 #include <xsimd/xsimd.hpp>
 
-#include "thread_pool.hpp"
+#include "roofs.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -62,7 +62,7 @@ float multiply_part(i64 part, i64 rounds) {
 volatile float sink;  // so that nothing above is left out
 
 template <class F>
-void in_parts(pooled const& execute, i64 bytes, F const& f) {
+void in_parts(executors::pooled const& execute, i64 bytes, F const& f) {
   execute((bytes + part_bytes - 1) / part_bytes, [&](i64 part) {
     i64 const begin = part * part_bytes, left = bytes - begin;
     f(begin, left < part_bytes ? left : part_bytes);
@@ -71,19 +71,19 @@ void in_parts(pooled const& execute, i64 bytes, F const& f) {
 
 }  // namespace
 
-void read_bytes(pooled const& execute, char const* from, i64 bytes) {
+void read_bytes(executors::pooled const& execute, char const* from, i64 bytes) {
   in_parts(execute, bytes, [&](i64 begin, i64 size) { sink = read_part(from + begin, size); });
 }
 
-void copy_bytes(pooled const& execute, char const* from, char* to, i64 bytes) {
+void copy_bytes(executors::pooled const& execute, char const* from, char* to, i64 bytes) {
   in_parts(execute, bytes, [&](i64 begin, i64 size) { std::memcpy(to + begin, from + begin, static_cast<std::size_t>(size)); });
 }
 
-void update_bytes(pooled const& execute, char* at, i64 bytes) {
+void update_bytes(executors::pooled const& execute, char* at, i64 bytes) {
   in_parts(execute, bytes, [&](i64 begin, i64 size) { update_part(at + begin, size); });
 }
 
-void multiply(pooled const& execute, double flops) {
+void multiply(executors::pooled const& execute, double flops) {
   constexpr i64 parts = 8;
   i64 const rounds = static_cast<i64>(flops / (2.0 * 12 * lanes * parts)) + 1;
   execute(parts, [&](i64 part) { sink = multiply_part(part, rounds); });

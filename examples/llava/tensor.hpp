@@ -7,14 +7,14 @@
 #include <Eigen/Core>
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include <mustdrop/cpu/backend.hpp>
 #include <mustdrop/view.hpp>
 
+#include <executors/thread_pool.hpp>
+
 #include "checkpoint.hpp"
-#include "threads.hpp"
 
 namespace llava {
 
@@ -35,21 +35,10 @@ class stopwatch {
   clock::time_point begin_ = clock::now();
 };
 
-/// The library's words run on this program's own threads.
-struct on_workers {
-  workers* threads;
-
-  template <class F>
-  void operator()(md::index_t n, F const& f) const noexcept {
-    threads->run(n, std::ref(f));
-  }
-  md::index_t width() const noexcept { return threads->count(); }
-};
-
 /// Who computes, and what it came to.
 struct computer {
-  workers threads;
-  md::cpu::backend<xsimd::default_arch, on_workers> words{{&threads}};  // the one place to choose another backend
+  executors::thread_pool threads;                                              // the library's words run on them too
+  md::cpu::backend<xsimd::default_arch, executors::pooled> words{{&threads}};  // the one place to choose another backend
   double flops = 0;         // multiplications and additions of products, counted from the shapes that were really run
   double reduction_ms = 0;  // scores, plans and moves of reduced tokens: all that a run without reduction does not do
 
