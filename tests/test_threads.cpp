@@ -25,13 +25,13 @@ using floats = std::vector<float>;
 using integers = std::vector<std::int32_t>;
 using status = md::status;
 
-template <class Backend>
-struct on_chosen;
-template <class Arch, class Old>
-struct on_chosen<md::cpu::backend<Arch, Old>> {
-  using type = md::cpu::backend<Arch, chosen_executor>;
+template <class Backend, class Executor>
+struct with_executor;
+template <class Arch, class Old, class Executor>
+struct with_executor<md::cpu::backend<Arch, Old>, Executor> {
+  using type = md::cpu::backend<Arch, Executor>;
 };
-using threaded = typename on_chosen<cpu_backend>::type;
+using threaded = typename with_executor<cpu_backend, chosen_executor>::type;
 
 floats numbers(md::index_t n, unsigned seed) {
   std::mt19937 random(seed);
@@ -45,9 +45,9 @@ md::tensor_view<T const, 1> seen(std::vector<T> const& all) {
   return md::view(all.data(), all.size());
 }
 
-/// Steps that are long enough to be split: everything that they write, one after another.
-template <class Backend>
-class long_steps {
+/// Steps on two images are long enough to be split: everything that they write, one after another.
+template <class Backend, int Images = 2, int Dim = 260>
+class steps_on_images {
  public:
   floats run() {
     windows();
@@ -56,9 +56,13 @@ class long_steps {
     cache();
     return std::move(written_);
   }
+  void run_those_on_rows() {
+    windows();
+    rows();
+  }
 
  private:
-  static constexpr md::index_t images = 2, tokens = 577, all = images * tokens, dim = 260;
+  static constexpr md::index_t images = Images, tokens = 577, all = images * tokens, dim = Dim;
 
   void took(status s) { EXPECT_EQ(s, status::ok); }
   template <class T>
@@ -68,19 +72,19 @@ class long_steps {
 
   void windows() {
     md::window_shape const window{3, 3};
-    md::token_grid const grids[images] = {{24, 24}, {24, 24}};
+    std::vector<md::token_grid> const grids(images, {24, 24});
     floats similarity(images * 64), rows(all * dim), sizes(all);
     integers source(all), kept(all), counts(images);
     aligned_memory scratch(std::max(md::window_similarity_workspace_size(on_, window, all, dim, cut_),
                                     md::window_merge_workspace_size(on_, window, all, dim, 64, cut_)));
-    took(md::window_similarity(on_, window, features(), cut_, md::view(grids, images), md::view(similarity.data(), images, 64),
+    took(md::window_similarity(on_, window, features(), cut_, md::view(grids.data(), images), md::view(similarity.data(), images, 64),
                                scratch.lend()));
     keep(similarity);
     md::merge_options options;
     options.count = 20;
     md::tensor_view<float const, 2> const scores = md::view(similarity.data(), images, 64);
-    took(md::window_merge(on_, options, window, features(), cut_, md::view(grids, images), scores, {}, md::view(rows.data(), all, dim),
-                          md::view(sizes.data(), all), md::view(source.data(), all),
+    took(md::window_merge(on_, options, window, features(), cut_, md::view(grids.data(), images), scores, {},
+                          md::view(rows.data(), all, dim), md::view(sizes.data(), all), md::view(source.data(), all),
                           md::keep_lists<std::int32_t>{md::view(kept.data(), images, tokens), md::view(counts.data(), images)},
                           scratch.lend()));
     keep(rows), keep(sizes), keep(source), keep(kept), keep(counts);
@@ -180,9 +184,9 @@ TEST_P(Threads, EveryWordWritesTheSameBits) {
 }
 
 TEST_P(Threads, StepsOfManyPartsWriteTheSameBits) {
-  static auto const want = long_steps<md::reference::backend>().run();
+  static auto const want = steps_on_images<md::reference::backend>().run();
   floats got;
-  with_them([&] { got = long_steps<threaded>().run(); });
+  with_them([&] { got = steps_on_images<threaded>().run(); });
   EXPECT_EQ(got, want);
 }
 
@@ -222,9 +226,30 @@ TEST_P(Threads, OthersTakePartsAsManyAsTheWidthSays) {
   EXPECT_LE(most, threads());
 }
 
+/// The most parts that a step was ever in.
+struct counting {
+  static inline md::index_t most = 0;
+
+  template <class F>
+  void operator()(md::index_t n, F const& f) const noexcept {
+    most = std::max(most, n);
+    md::cpu::serial{}(n, f);
+  }
+  static constexpr md::index_t width() noexcept { return 7; }
+};
+
+/// Below 128 KB a second thread costs more than it saves; an image whose features take 37 KB is one part to every step on rows.
+TEST(Parts, OfASmallImageThereIsOne) {
+  using counted = typename with_executor<cpu_backend, counting>::type;
+  steps_on_images<counted, 1, 16>().run_those_on_rows();
+  EXPECT_EQ(counting::most, 1);
+  steps_on_images<counted>().run_those_on_rows();
+  EXPECT_GE(counting::most, 8);  // 1.2 MB
+}
+
 TEST(Serial, WritesTheSameBits) {
   EXPECT_EQ(every_word<cpu_backend>(), every_word<md::reference::backend>());
-  EXPECT_EQ(long_steps<cpu_backend>().run(), long_steps<md::reference::backend>().run());
+  EXPECT_EQ(steps_on_images<cpu_backend>().run(), steps_on_images<md::reference::backend>().run());
 }
 
 /// Graphs of one node after another, in two steps each; a part of a step reads what another thread may have written in the step before.
