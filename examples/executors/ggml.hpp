@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// An executor on the threads that run a ggml graph. They all call an operator, with (ith, nth), and meet after it; none can be started or
-// woken from inside. A word cannot be called by each of them: between its steps is code for one thread. So the first thread that comes
-// runs the words, as it would alone, and the others stay in the operator and take parts of its steps until it is done. No thread is made,
-// and one that comes late, or not before the end, is not waited for by the words, only by the operator, as by ggml itself.
+// An executor on the threads that run a ggml graph. They all call a custom operator, with (ith, nth), and meet after it; there are no
+// others, and none can be sent anywhere. A word cannot be called by each of them: it has several steps, and what it does between them is
+// for one thread. So the first that comes runs the words, as it would alone, and the others stay in the operator and take parts of the
+// steps until the words are done. Parts are not dealt out by i mod nth, so the words wait for nobody who comes late.
 
 #include <atomic>
 
@@ -12,7 +12,8 @@
 
 namespace executors {
 
-/// What cpu::backend holds; made by ggml_team for words that run inside it.
+/// What cpu::backend holds, made by ggml_team for words that run inside it. A workspace that is sized before is sized with
+/// `ggml_threads{nullptr, n}`, n the most threads that a graph will have.
 struct ggml_threads {
   shared_parts* parts;
   int threads;
@@ -27,11 +28,11 @@ struct ggml_threads {
   index_t width() const noexcept { return threads; }
 };
 
-/// One for an operator, in its userdata. It stays for all graphs, with any number of threads, and belongs to one graph at a time.
+/// One for an operator, in its userdata: for all graphs, one at a time, with any number of threads.
 class ggml_team {
  public:
-  /// Called by each of nth threads, once: words(ggml_threads) on the first that comes; returns on all of them when it has returned there
-  /// and what was written can be read everywhere. A number of tasks below GGML_N_TASKS_MAX may make nth smaller, and nth = 1 is right too.
+  /// Each of the nth threads calls it; the first that comes calls words(ggml_threads). Returns when that has and all have come, so what the
+  /// words wrote can be read on each of them. The operator's number of tasks changes nothing but how many threads a graph is given.
   template <class Words>
   void run(int nth, Words const& words) noexcept {
     unsigned const round = round_.load(std::memory_order_acquire);

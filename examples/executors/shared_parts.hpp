@@ -38,8 +38,8 @@ void wait_for(Event const& happened) noexcept {
 
 class shared_parts {
  public:
-  /// f(0) … f(n − 1), each once, here and in take(); `announce()` calls others to take some. Returns when all are done. One caller at a time,
-  /// n below 2^32.
+  /// f(0) … f(n − 1), each once, here and in take(); `announce()` calls others to take some. Returns when all are done. One caller at a
+  /// time, n below 2^32.
   template <class F, class Announce>
   void run(index_t n, F const& f, Announce const& announce) noexcept {
     auto const parts = static_cast<std::uint64_t>(n);
