@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """table.py FILE...: Markdown tables of what the benchmarks wrote with --benchmark_format=json or --benchmark_out=FILE.
 
-Without `--all`, one row for each step and type at its first shape (one request of 576 tokens); with it, every shape.
+Without `--all`, one row for each step and type at its smallest shape (one request of 576 tokens); with it, every shape.
 Repetitions become their median, and the spread is the distance between the quartiles, in percent of the median.
 """
 
@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+KINDS = ["f32", "f16", "bf16"]
 MICROSECONDS = {"ns": 1e-3, "us": 1, "ms": 1e3, "s": 1e6}
 
 
@@ -33,6 +34,11 @@ def read(paths):
                 step, kind, shape, temperature, backend = run["run_name"].split("/")
                 rows[step, kind, shape][temperature, backend].append(run)
     return rows, machines
+
+
+def size(shape):
+    """Requests × tokens as numbers: benchmarks may have run in any order."""
+    return tuple(int(number) for number in shape.split("x"))
 
 
 def median(runs, value):
@@ -76,17 +82,17 @@ def table(step, kinds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="every shape, not only the first")
+    parser.add_argument("--all", action="store_true", help="every shape, not only the smallest")
     parser.add_argument("files", nargs="+", metavar="FILE")
     options = parser.parse_args()
     rows, machines = read(options.files)
     print("\n".join(machines))
     steps = defaultdict(list)
-    for (step, kind, shape), runs in rows.items():
+    for (step, kind, shape), runs in sorted(rows.items(), key=lambda row: (*size(row[0][2]), KINDS.index(row[0][1]))):
         if options.all or not steps[step] or shape == steps[step][0][0][1]:
             steps[step].append(((kind, shape), runs))
-    for step, kinds in steps.items():
-        table(step, kinds)
+    for step in sorted(steps):
+        table(step, steps[step])
 
 
 if __name__ == "__main__":

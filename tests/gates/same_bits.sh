@@ -31,7 +31,7 @@ else
 fi
 if command -v aarch64-linux-gnu-g++ > /dev/null && command -v qemu-aarch64 > /dev/null; then  # NEON
   ln -s "$(dirname "$(echo '#include <xsimd/xsimd.hpp>' | g++ -E ${xsimd:+-isystem "$xsimd"} -x c++ - | grep -om1 '[^"]*/xsimd/xsimd.hpp')")" "$work/xsimd"
-  builds+=("aarch64-linux-gnu-g++ -std=c++17 -O2 -static $cpu -isystem $work" "aarch64-linux-gnu-g++ -std=c++17 -O2 -static")
+  builds+=("aarch64-linux-gnu-g++ -std=c++17 -O2 -static -Wno-psabi $cpu -isystem $work" "aarch64-linux-gnu-g++ -std=c++17 -O2 -static")
 else
   missing="$missing aarch64-linux-gnu-g++ or qemu-aarch64"
 fi

@@ -40,11 +40,28 @@ struct attention_plan {
   constexpr index_t size() const noexcept { return rows * stride + heads_at_once * head_size(); }
 };
 
+/// How a call on a map is cut: several threads take whole rows, which are summed over heads before any is added to the others. Few rows are
+/// cut into keys instead, and go through one at a time; so do all where there is one thread.
+struct map_plan {
+  index_t rows;  // of a block, or 0
+  index_t stride;
+
+  template <class Arch, class Executor>
+  static constexpr map_plan of(backend<Arch, Executor> const& on, index_t rows, index_t keys, segments const& row_segments,
+                               segments const& key_segments) noexcept {
+    constexpr index_t most_rows = 64;
+    index_t const width = parts_at_once(on), longest = row_segments.bound(rows);
+    if (width == 1 || longest < 2 * width) { return {0, 0}; }
+    return {longest < most_rows ? longest : most_rows, attention_plan::whole_lines(key_segments.bound(keys))};
+  }
+};
+
 template <class Arch, class Executor>
 constexpr std::size_t attention_scores_workspace_size_impl(backend<Arch, Executor> const& on, attention_shape shape,
                                                            segments const& row_segments, segments const& key_segments) noexcept {
-  if (shape.kv_heads == 0) { return 0; }  // a map
-  return static_cast<std::size_t>(attention_plan::of(on, shape, row_segments, key_segments).size()) * sizeof(float);
+  map_plan const map = map_plan::of(on, shape.rows, shape.keys, row_segments, key_segments);
+  index_t const numbers = shape.kv_heads == 0 ? map.rows * map.stride : attention_plan::of(on, shape, row_segments, key_segments).size();
+  return static_cast<std::size_t>(numbers) * sizeof(float);
 }
 
 /// The block of rows [first, first + count) of one segment, and the scratch of one head of keys.
@@ -144,6 +161,20 @@ void sum_over_heads(backend<Arch, Executor> const& on, attention_block<Arch, Q, 
   }
 }
 
+/// Adds the rows [t, t + count), each summed over heads, to the sums of the keys.
+template <class Arch, class Executor>
+void add_rows(backend<Arch, Executor> const& on, attention_sums const& sums, attended_keys const& attended,
+              tensor_view<std::int32_t const, 1> row_limits, index_t t, index_t count, float const* over_heads, index_t stride) noexcept {
+  constexpr index_t part = 512;  // keys
+  for_each_part(on, 1, attended.last - attended.first, part, [&](index_t, index_t from, index_t to) {
+    index_t const key = attended.first + from;
+    for (index_t row = 0; row < count; ++row) {
+      index_t const limit = attended.limit<Arch>(row_limits, t + row) - key;
+      add_row<Arch>(sums.target<Arch>(attended, key, t + row), over_heads + row * stride + key, limit, to - from);
+    }
+  });
+}
+
 template <class Arch, class Executor, class Q, class K>
 status attention_scores_impl(backend<Arch, Executor> const& on, attention_options const& options, tensor_view<Q const, 3> query,
                              tensor_view<K const, 3> keys, segments const& row_segments, segments const& key_segments,
@@ -155,24 +186,17 @@ status attention_scores_impl(backend<Arch, Executor> const& on, attention_option
   attention_plan const plan = attention_plan::of(on, shape, row_segments, key_segments);
   attention_sums const sums{static_cast<float>(options.heads_total > 0 ? options.heads_total : heads), sum, max, head_sum};
   auto* const over_heads = static_cast<float*>(scratch.data);
-  constexpr index_t part = 512;  // keys
 
   for (index_t s = 0; s < key_segments.count; ++s) {
     attended_keys const attended = attended_keys::of<Arch>(key_segments, spans, s, keys.size(1));
-    index_t const begin = row_segments.begin(s), end = begin + row_segments.size(s, rows), written = attended.last - attended.first;
-    sums.decay<Arch>(options.decay, attended, attended.first, written);
+    index_t const begin = row_segments.begin(s), end = begin + row_segments.size(s, rows);
+    sums.decay<Arch>(options.decay, attended, attended.first, attended.last - attended.first);
     for (index_t t = begin; t < end; t += plan.rows) {
       index_t const count = end - t < plan.rows ? end - t : plan.rows;
       attention_block<Arch, Q, K> const block{
           options, plan, query, keys, lse, attended, row_limits, t, count, over_heads, over_heads + plan.rows * plan.stride};
       sum_over_heads(on, block);
-      for_each_part(on, 1, written, part, [&](index_t, index_t from, index_t to) {
-        index_t const key = attended.first + from;
-        for (index_t row = 0; row < count; ++row) {
-          float const* const weights = over_heads + row * plan.stride + key;
-          add_row<Arch>(sums.target<Arch>(attended, key, t + row), weights, block.limit(row) - key, to - from);
-        }
-      });
+      add_rows(on, sums, attended, row_limits, t, count, over_heads, plan.stride);
     }
   }
   return status::ok;
@@ -204,16 +228,46 @@ MUSTDROP_FLATTEN void sum_over_heads(T const* row, index_t heads, index_t head_s
   for (; h < heads; ++h) { add(h, std::integral_constant<int, 1>{}); }
 }
 
+/// A map by blocks of rows, each row by whoever is free.
+template <class Arch, class Executor, class T>
+void add_map_by_rows(backend<Arch, Executor> const& on, attention_sums const& sums, map_plan plan, tensor_view<T const, 3> map,
+                     attended_keys const& attended, tensor_view<std::int32_t const, 1> row_limits, index_t begin, index_t end,
+                     float* over_heads) noexcept {
+  index_t const heads = map.size(0), parts = 2 * parts_at_once(on), part = (plan.rows + parts - 1) / parts;  // neighbours: one read
+  for (index_t t = begin; t < end; t += plan.rows) {
+    index_t const count = end - t < plan.rows ? end - t : plan.rows;
+    for_each_part(on, 1, count, part, [&](index_t, index_t first, index_t last) {
+      for (index_t row = first; row < last; ++row) {
+        index_t const limit = attended.limit<Arch>(row_limits, t + row), seen = limit < attended.last ? limit : attended.last;
+        if (seen <= attended.first) { continue; }
+        sum_over_heads<Arch>(map.data + (t + row) * map.strides[1] + attended.first * map.strides[2], heads, map.strides[0], map.strides[2],
+                             seen - attended.first, over_heads + row * plan.stride + attended.first);
+      }
+    });
+    add_rows(on, sums, attended, row_limits, t, count, over_heads, plan.stride);
+  }
+}
+
 template <class Arch, class Executor, class T>
 status attention_scores_impl(backend<Arch, Executor> const& on, attention_options const& options, tensor_view<T const, 3> map,
                              segments const& row_segments, segments const& key_segments, tensor_view<std::int32_t const, 1> row_limits,
                              tensor_view<key_span const, 1> spans, tensor_view<float, 1> sum, tensor_view<float, 1> max,
-                             tensor_view<float, 2> head_sum, workspace) noexcept {
+                             tensor_view<float, 2> head_sum, workspace scratch) noexcept {
   constexpr index_t longest_part = 1024;  // keys
   index_t const heads = map.size(0), keys = sum.absent() ? map.size(2) : sum.size(0);
   index_t const width = parts_at_once(on), each = (key_segments.bound(keys) + width - 1) / width;
   index_t const part = each > longest_part ? longest_part : each < 128 ? 128 : (each + 31) / 32 * 32;  // the fewer, the longer the reads
   attention_sums const sums{static_cast<float>(options.heads_total > 0 ? options.heads_total : heads), sum, max, head_sum};
+  map_plan const plan = map_plan::of(on, map.size(1), keys, row_segments, key_segments);
+  if (plan.rows > 0) {
+    for (index_t s = 0; s < key_segments.count; ++s) {
+      attended_keys const attended = attended_keys::of<Arch>(key_segments, spans, s, keys);
+      index_t const begin = row_segments.begin(s), end = begin + row_segments.size(s, map.size(1));
+      sums.decay<Arch>(options.decay, attended, attended.first, attended.last - attended.first);
+      add_map_by_rows(on, sums, plan, map, attended, row_limits, begin, end, static_cast<float*>(scratch.data));
+    }
+    return status::ok;
+  }
   for_each_part(on, key_segments.count, key_segments.bound(keys), part, [&](index_t s, index_t from, index_t to) {
     attended_keys const attended = attended_keys::of<Arch>(key_segments, spans, s, keys);
     index_t const first = attended.first + from, last = attended.first + to < attended.last ? attended.first + to : attended.last;

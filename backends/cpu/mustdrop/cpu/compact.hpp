@@ -52,7 +52,8 @@ void compact_head(kv_cache const& cache, destination where, index_t q, index_t h
   index_t const bytes = cache.slot_bytes / cache.pieces, page = cache.pages.absent() ? 0 : cache.pages.page_slots;
   constexpr index_t ahead = 16;                       // slots: the memory's answer takes that long, and the next slot's place is no pattern
   index_t const fetched = bytes < 256 ? bytes : 256;  // the processor sees where the rest of a slot is
-  bool const lines = streams<Arch> && where == destination::memory && bytes % 64 == 0 && cache.slot_stride % 64 == 0;
+  bool const sparse = keep[kept - 1] >= 2 * kept;     // else a slot moves onto one that was read just before
+  bool const lines = streams<Arch> && where == destination::memory && sparse && bytes % 64 == 0 && cache.slot_stride % 64 == 0;
   for (index_t p = 0; p < cache.pieces; ++p) {
     for (index_t i = 0; i < kept;) {
       index_t const from = begin + keep[i], to = begin + i;
@@ -61,7 +62,7 @@ void compact_head(kv_cache const& cache, destination where, index_t q, index_t h
       if (page > 0 && page - to % page < most) { most = page - to % page; }
       index_t const run = run_length<Arch>(most, [keep, i](index_t j) { return index_t{keep[i + j]}; });
       if (lines && page == 0) {
-        for (index_t next = i + ahead; next < i + ahead + run && next < kept; ++next) {
+        for (index_t next = i + ahead; next < i + ahead + (run < ahead ? run : ahead) && next < kept; ++next) {
           for (index_t b = 0; b < fetched; b += 64) { prefetch<Arch>(cache.at(q, h, begin + keep[next], p) + b); }
         }
       }
