@@ -1,20 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Runs the blocks of one launch.
+// Runs one block after another.
 
 #include <cuda_emulator/machine.hpp>
 #include <functional>
 
 namespace cuda_emulator {
 
-constexpr std::size_t most_shared_memory = 48 * 1024;  // what every device gives to every kernel
 constexpr unsigned most_threads = 1024;
 
-/// False when something was found wrong: then the rest of the launch is not run.
-bool run_blocks(launch_shape const& shape, std::function<void()> const& body);
+/// A kernel is about to run: `block` is the shape of its blocks, `body` what each of their threads runs.
+void begin_kernel(dim3 block, std::function<void()> const& body);
 
-/// Prints what is wrong and remembers it for last_report().
+/// Runs block `blockIdx`. False when something was found wrong, which has been reported.
+bool run_block();
+
+/// The kernel's end: what follows is ordered after everything that its threads did.
+void end_kernel();
+
+/// A number below `bound`, which follows from the seed and how often this was called since begin_kernel().
+unsigned random_below(unsigned bound);
+
+/// Reports what is wrong with the thread that runs, and does not go on with its block.
+[[noreturn, gnu::format(printf, 1, 2)]] void fail(char const* format, ...);
+
+/// Prints what is wrong and keeps it for last_report().
 void report(std::string const& what);
 
 }  // namespace cuda_emulator

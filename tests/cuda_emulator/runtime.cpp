@@ -2,69 +2,51 @@
 
 // As much of the CUDA runtime as tests and the library's host code use. What is missing does not link.
 
-#include <cuda_runtime_api.h>
-
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <cuda_emulator/machine.hpp>
 #include <deque>
-#include <set>
+#include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "block.hpp"
+#include "launch.hpp"
 
-/// A stream's work that has not run yet.
+/// A stream, and its work that has not run yet.
 struct CUstream_st {
+  bool waits_for_null_stream;
   std::deque<std::function<cudaError_t()>> work;
 };
 
 namespace cuda_emulator {
 namespace {
 
-struct runtime {
-  std::set<cudaStream_t> streams;
-  cudaError_t last_error = cudaSuccess;
-  std::string last_report;
-  bool only = false;
-  cudaStream_t only_stream = nullptr;
-};
-runtime r;
-
-std::uint64_t first_seed() {
+std::uint64_t seed_of_environment() {
   char const* const asked = std::getenv("MUSTDROP_EMULATOR_SEED");
   return asked == nullptr ? 1 : std::strtoull(asked, nullptr, 10);
 }
-std::uint64_t current_seed = first_seed();
+
+struct runtime {
+  std::vector<cudaStream_t> streams;
+  cudaError_t last_error = cudaSuccess;
+  std::string last_report;
+  std::uint64_t seed = seed_of_environment();
+  only_stream const* restriction = nullptr;
+};
+runtime r;
 
 cudaError_t remember(cudaError_t error) {
   if (error != cudaSuccess) { r.last_error = error; }
   return error;
 }
 
+bool created(cudaStream_t stream) { return std::find(r.streams.begin(), r.streams.end(), stream) != r.streams.end(); }
 bool known(cudaStream_t stream) {
-  return stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread || r.streams.count(stream) != 0;
-}
-
-bool valid(launch_shape const& shape) {
-  dim3 const& grid = shape.grid;
-  dim3 const& block = shape.block;
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) { return false; }
-  if (block.x == 0 || block.y == 0 || block.z == 0 || block.x > 1024 || block.y > 1024 || block.z > 64) { return false; }
-  return static_cast<std::uint64_t>(block.x) * block.y * block.z <= most_threads;
-}
-
-/// Now on the null stream, later on others.
-cudaError_t queue(cudaStream_t stream, std::function<cudaError_t()> work) {
-  if (!known(stream)) { return remember(cudaErrorInvalidResourceHandle); }
-  if (r.only && stream != r.only_stream) {
-    report("wrong stream: work is queued on another stream than the caller's");
-    return remember(cudaErrorInvalidResourceHandle);
-  }
-  if (r.streams.count(stream) == 0) { return remember(work()); }
-  stream->work.push_back(std::move(work));
-  return cudaSuccess;
+  return stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread || created(stream);
 }
 
 cudaError_t finish(cudaStream_t stream) {
@@ -78,10 +60,31 @@ cudaError_t finish(cudaStream_t stream) {
   return remember(first);
 }
 
+cudaError_t queue(cudaStream_t stream, std::function<cudaError_t()> work) {
+  if (r.restriction != nullptr && stream != r.restriction->stream()) {
+    report("wrong stream: work is queued on another than the caller's");
+    return remember(cudaErrorInvalidResourceHandle);
+  }
+  if (!known(stream)) { return remember(cudaErrorInvalidResourceHandle); }
+  if (created(stream)) {
+    stream->work.push_back(std::move(work));
+    return cudaSuccess;
+  }
+  for (cudaStream_t const other : r.streams) {
+    if (other->waits_for_null_stream) { finish(other); }
+  }
+  return remember(work());
+}
+
+/// Reports what the library promises not to do.
+void expect_no_restriction(char const* what) {
+  if (r.restriction != nullptr) { report(std::string("not for the library to do: ") + what); }
+}
+
 }  // namespace
 
-std::uint64_t seed() noexcept { return current_seed; }
-void set_seed(std::uint64_t value) noexcept { current_seed = value; }
+std::uint64_t seed() noexcept { return r.seed; }
+void set_seed(std::uint64_t value) noexcept { r.seed = value; }
 std::string const& last_report() noexcept { return r.last_report; }
 
 void report(std::string const& what) {
@@ -89,16 +92,13 @@ void report(std::string const& what) {
   std::fprintf(stderr, "cuda_emulator: %s\n", r.last_report.c_str());
 }
 
-only_stream::only_stream(cudaStream_t stream) noexcept {
-  r.only = true;
-  r.only_stream = stream;
-}
-only_stream::~only_stream() { r.only = false; }
+only_stream::only_stream(cudaStream_t stream) noexcept : stream_(stream), outer_(r.restriction) { r.restriction = this; }
+only_stream::~only_stream() { r.restriction = outer_; }
 
 cudaError_t queue_kernel(launch_shape const& shape, cudaStream_t stream, std::function<void()> body) noexcept {
-  if (!valid(shape)) { return remember(cudaErrorInvalidConfiguration); }
-  if (shape.dynamic_shared > most_shared_memory) { return remember(cudaErrorInvalidValue); }
-  return queue(stream, [shape, run = std::move(body)] { return run_blocks(shape, run) ? cudaSuccess : cudaErrorLaunchFailure; });
+  cudaError_t const error = check(shape);
+  if (error != cudaSuccess) { return remember(error); }
+  return queue(stream, [shape, run = std::move(body)] { return run_kernel(shape, run); });
 }
 
 }  // namespace cuda_emulator
@@ -107,31 +107,37 @@ cudaError_t queue_kernel(launch_shape const& shape, cudaStream_t stream, std::fu
 using namespace cuda_emulator;
 extern "C" {
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
-  *stream = new CUstream_st;
-  r.streams.insert(*stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  expect_no_restriction("cudaStreamCreate");
+  *stream = new CUstream_st{flags != cudaStreamNonBlocking, {}};
+  r.streams.push_back(*stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  expect_no_restriction("cudaStreamSynchronize");
   if (!known(stream)) { return remember(cudaErrorInvalidResourceHandle); }
-  return r.streams.count(stream) == 0 ? cudaSuccess : finish(stream);
+  return created(stream) ? finish(stream) : cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  if (r.streams.erase(stream) == 0) { return remember(cudaErrorInvalidResourceHandle); }
+  expect_no_restriction("cudaStreamDestroy");
+  if (!created(stream)) { return remember(cudaErrorInvalidResourceHandle); }
   cudaError_t const error = finish(stream);
+  r.streams.erase(std::find(r.streams.begin(), r.streams.end(), stream));
   delete stream;
   return error;
 }
 
+/// What was queued first is likely on the stream that was made first, so the newest stream's work is done first.
 cudaError_t cudaDeviceSynchronize() {
+  expect_no_restriction("cudaDeviceSynchronize");
   cudaError_t first = cudaSuccess;
-  for (cudaStream_t const stream : r.streams) {
+  std::for_each(r.streams.rbegin(), r.streams.rend(), [&](cudaStream_t stream) {
     cudaError_t const error = finish(stream);
     if (first == cudaSuccess) { first = error; }
-  }
+  });
   return first;
 }
 
@@ -150,7 +156,10 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t size, cudaMe
 }
 
 cudaError_t cudaPeekAtLastError() { return r.last_error; }
-cudaError_t cudaGetLastError() { return std::exchange(r.last_error, cudaSuccess); }
+cudaError_t cudaGetLastError() {
+  expect_no_restriction("cudaGetLastError");
+  return std::exchange(r.last_error, cudaSuccess);
+}
 
 char const* cudaGetErrorName(cudaError_t error) {
   switch (error) {

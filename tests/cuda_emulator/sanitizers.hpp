@@ -15,6 +15,7 @@ extern "C" {
 [[gnu::weak]] void* __tsan_create_fiber(unsigned flags);
 [[gnu::weak]] void __tsan_destroy_fiber(void* fiber);
 [[gnu::weak]] void __tsan_switch_to_fiber(void* fiber, unsigned flags);
+[[gnu::weak]] void __tsan_set_fiber_name(void* fiber, char const* name);
 [[gnu::weak]] void __tsan_acquire(void* token);
 [[gnu::weak]] void __tsan_release(void* token);
 [[gnu::weak]] void __sanitizer_set_death_callback(void (*callback)());

@@ -13,7 +13,7 @@ namespace cuda_emulator {
 namespace {
 
 constexpr std::size_t gap = 64;  // that ASan watches, before and behind each variable
-constexpr std::size_t arena_size = most_shared_memory + 64 * (gap + 16);
+constexpr std::size_t arena_size = most_shared_memory + 128 * gap;
 
 struct memory {
   std::vector<char*> arenas;  // TSan: one for each block that is not ordered after the others; else one
@@ -42,16 +42,15 @@ void fill_with_ones(char* begin, std::size_t size) {
 
 void set_dynamic_shared_memory(std::size_t size) { m.dynamic_size = size; }
 
-void begin_shared_memory() {
-  if (m.arena != nullptr && m.end != 0) { poison(m.arena, round_up(m.end, 8)); }
-  if (m.next_arena == m.arenas.size()) {
-    auto* const made = static_cast<char*>(std::aligned_alloc(128, round_up(arena_size, 128)));
+void begin_shared_memory(unsigned place) {
+  if (m.arena != nullptr) { poison(m.arena, round_up(m.end, 8)); }
+  while (m.arenas.size() <= place) {
+    auto* const made = static_cast<char*>(std::aligned_alloc(128, arena_size));
     if (made == nullptr) { std::abort(); }
     poison(made, arena_size);
     m.arenas.push_back(made);
   }
-  m.arena = m.arenas[m.next_arena];
-  if (watched_by_tsan()) { ++m.next_arena; }
+  m.arena = m.arenas[place];
   m.end = 0;
   m.counted = 0;
   ++m.block;
@@ -59,15 +58,13 @@ void begin_shared_memory() {
   if (m.dynamic_size != 0) { shared_memory(m.dynamic, m.dynamic_size, 16); }
 }
 
-void forget_shared_memory() { m.next_arena = 0; }
-
 void* shared_memory(shared_place& place, std::size_t size, std::size_t alignment) {
   if (place.block == m.block) { return place.address; }
   m.counted = round_up(m.counted, alignment) + size;
-  if (m.counted > most_shared_memory) { shared_memory_exceeded(m.counted); }
+  if (m.counted > most_shared_memory) { fail("the block's shared memory is more than %zu bytes: %zu", most_shared_memory, m.counted); }
   // An address that is aligned as asked, and no better: who reads it in larger pieces is found out.
   std::size_t const begin = round_up(m.end + gap, 2 * alignment) + alignment;
-  if (begin + size + gap > arena_size) { shared_memory_exceeded(begin + size); }
+  if (begin + size + gap > arena_size) { fail("too many shared variables for the emulator"); }
   m.end = begin + size;
   place = {m.block, m.arena + begin};
   unpoison(m.arena + begin, size);

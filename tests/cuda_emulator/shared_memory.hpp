@@ -8,16 +8,12 @@
 
 namespace cuda_emulator {
 
+constexpr std::size_t most_shared_memory = 48 * 1024;  // what every device gives to every kernel
+
 /// For the blocks of the launch that begins.
 void set_dynamic_shared_memory(std::size_t size);
 
-/// A block begins: it has no variables yet.
-void begin_shared_memory();
-
-/// Earlier blocks are ordered before what follows, so their memory may be used again.
-void forget_shared_memory();
-
-/// Ends the block.
-[[noreturn]] void shared_memory_exceeded(std::size_t bytes);
+/// A block begins: it has no variables yet. Blocks in different places touch none of the same bytes.
+void begin_shared_memory(unsigned place);
 
 }  // namespace cuda_emulator

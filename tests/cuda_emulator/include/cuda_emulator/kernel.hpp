@@ -4,11 +4,11 @@
 // What a kernel sees of the device: its indices, shared memory, barriers, shuffles and votes. Names and rules are CUDA's, read strictly:
 // what CUDA calls undefined is reported (see README.md).
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include <cuda_runtime.h>
 
 namespace cuda_emulator {
 

@@ -17,9 +17,8 @@ struct launch_shape {
   std::size_t dynamic_shared;
 };
 
-/// Checks the shape as a device does, then runs the kernel now (the null stream) or when its stream is synchronised (any other): both
-/// are times at which a device may run it, and work that went to the wrong one of the two finds itself in the wrong order. `body` is
-/// what each thread runs.
+/// Checks the shape as a device does, then runs the kernel: now, on the null stream, or when its stream is synchronised, on any other.
+/// A device may run it at either time, and work that went to the wrong stream finds itself in the wrong order. Each thread runs `body`.
 cudaError_t queue_kernel(launch_shape const& shape, cudaStream_t stream, std::function<void()> body) noexcept;
 
 /// The order of blocks, warps and lanes follows from the seed, whatever ran before. At first it is MUSTDROP_EMULATOR_SEED of the
@@ -31,13 +30,20 @@ void set_seed(std::uint64_t value) noexcept;
 /// it, returned cudaErrorLaunchFailure.
 std::string const& last_report() noexcept;
 
-/// While one lives, all work belongs on its stream: whatever is queued elsewhere is reported, and refused.
+/// While one lives, a call of the library runs: it may queue work on this stream. Work on another stream is reported and refused; waiting,
+/// making streams and clearing the caller's last error are reported.
 class only_stream {
  public:
   explicit only_stream(cudaStream_t stream) noexcept;
   ~only_stream();
   only_stream(only_stream const&) = delete;
   only_stream& operator=(only_stream const&) = delete;
+
+  cudaStream_t stream() const noexcept { return stream_; }
+
+ private:
+  cudaStream_t stream_;
+  only_stream const* outer_;
 };
 
 /// Kernels, blocks and threads run, and switches from one thread to another, since the program began.
