@@ -108,6 +108,15 @@ char const* file_name(code_line at) {
   return slash == nullptr ? at.file : slash + 1;
 }
 
+char* append(char* end, uint3 place) {
+  for (unsigned const i : {place.x, place.y, place.z}) {
+    end = std::to_chars(end, end + 10, i).ptr;
+    *end++ = ',';
+  }
+  end[-1] = ')';
+  return end;
+}
+
 void run_threads();
 
 stack& take_stack() {
@@ -147,6 +156,7 @@ void make_current(thread& t, stack& on) {
 void go_to(thread* t, stack& from) {
   ++counted.switches;
   if (t == nullptr) {
+    m.current = nullptr;
     switch_stack(from, host_stack());
   } else {
     make_current(*t, t->on != nullptr ? *t->on : take_stack());
@@ -162,29 +172,12 @@ void wait() {
 
 char* done_token() { return &m.done[m.block_number % m.unordered_blocks]; }
 
-/// As TSan's reports call it. (Without snprintf, which TSan would watch.)
-void name_for_tsan(thread const& t) {
-  char name[96], *end = name;
-  auto const add = [&](char const* text, uint3 place) {
-    end = std::copy(text, text + std::strlen(text), end);
-    for (unsigned const i : {place.x, place.y, place.z}) {
-      end = std::to_chars(end, end + 10, i).ptr;
-      *end++ = ',';
-    }
-    end[-1] = ')';
-  };
-  add("thread (", t.index);
-  add(" of block (", blockIdx);
-  *end = '\0';
-  __tsan_set_fiber_name(t.on->fiber, name);
-}
-
 /// What every stack does: runs threads that start, one after another.
 void run_threads() {
   stack& here = *m.current->on;
   arrive_on(here);
   for (;;) {
-    if (watched_by_tsan()) { name_for_tsan(*m.current); }
+    if (watched_by_tsan()) { __tsan_set_fiber_name(here.fiber, who_runs()); }
     tsan_acquire(&m.started);
     (*m.body)();
     tsan_release(done_token());
@@ -328,12 +321,25 @@ void make_place_for_block() {
 
 }  // namespace
 
+/// With no function that a sanitizer watches: as TSan's name of a thread this is a good part of what a short thread costs.
+char const* who_runs() noexcept {
+  static char text[96];
+  if (m.current == nullptr) { return "no kernel runs"; }
+  std::memcpy(text, "thread (", 8);
+  char* const end = append(text + 8, m.current->index);
+  std::memcpy(end, " of block (", 11);
+  *append(end + 11, blockIdx) = '\0';
+  return text;
+}
+
 void fail(char const* format, ...) {
+  stack& here = *m.current->on;
+  tsan_go_to(host_stack().fiber);  // who writes the text, as TSan sees it
   std::va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(m.problem, sizeof m.problem, format, arguments);
   va_end(arguments);
-  go_to(nullptr, *m.current->on);
+  go_to(nullptr, here);
   std::abort();  // nobody comes back to it
 }
 
@@ -410,6 +416,7 @@ void begin_kernel(dim3 block, std::function<void()> const& body) {
   std::uint64_t const mixed = (seed() + 1) * 0x9e3779b97f4a7c15u;  // near seeds should not give near orders
   m.random_state = (mixed ^ mixed >> 29) | 1;
   if (watched_by_tsan()) { host_stack().fiber = __tsan_get_current_fiber(); }
+  speak_before_death();
   ++counted.kernels;
 }
 

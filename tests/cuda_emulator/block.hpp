@@ -22,6 +22,9 @@ void end_kernel();
 /// A number below `bound`, which follows from the seed and how often this was called since begin_kernel().
 unsigned random_below(unsigned bound);
 
+/// "thread (1,0,0) of block (2,0,0)", or "no kernel runs".
+char const* who_runs() noexcept;
+
 /// Reports what is wrong with the thread that runs, and does not go on with its block.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail(char const* format, ...);
 

@@ -26,6 +26,9 @@ namespace cuda_emulator {
 inline bool watched_by_asan() noexcept { return __asan_poison_memory_region != nullptr; }
 inline bool watched_by_tsan() noexcept { return __tsan_create_fiber != nullptr; }
 
+/// When a sanitizer ends the program, it is said which thread of which block ran.
+void speak_before_death() noexcept;
+
 inline void poison(void* begin, std::size_t size) noexcept {
   if (watched_by_asan()) { __asan_poison_memory_region(begin, size); }
 }

@@ -38,11 +38,11 @@ struct shared_place {
 void* shared_memory(shared_place& place, std::size_t size, std::size_t alignment);
 void* dynamic_shared_memory();
 
-template <class Variable>
-typename Variable::type& shared_variable() {
-  using type = typename Variable::type;
+/// One of type T for each Name.
+template <class Name, class T>
+T& shared_variable() {
   static shared_place place;
-  return *static_cast<type*>(shared_memory(place, sizeof(type), alignof(type)));
+  return *static_cast<T*>(shared_memory(place, sizeof(T), alignof(T)));
 }
 
 template <class T>

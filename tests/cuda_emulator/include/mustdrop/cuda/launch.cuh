@@ -12,11 +12,9 @@
 #include <mustdrop/version.hpp>
 
 /// A variable that the threads of a block share. Its address is aligned as T asks and no better.
-#define MUSTDROP_SHARED(T, name)  \
-  struct mustdrop_shared_##name { \
-    using type = T;               \
-  };                              \
-  auto& name = ::cuda_emulator::shared_variable<mustdrop_shared_##name>()
+#define MUSTDROP_SHARED(T, name)    \
+  struct mustdrop_shared_##name {}; \
+  T& name = ::cuda_emulator::shared_variable<mustdrop_shared_##name, T>()
 
 /// The shared memory that the launch asked for. Aligned to 16 bytes.
 #define MUSTDROP_DYN_SHARED(T, name) T* name = static_cast<T*>(::cuda_emulator::dynamic_shared_memory())
