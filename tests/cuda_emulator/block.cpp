@@ -91,10 +91,12 @@ work_done counted{};
 
 unsigned lowest_bit(unsigned bits) { return static_cast<unsigned>(__builtin_ctz(bits)); }
 
-/// One of the set bits.
+/// One of the set bits: the next above or below a random place.
 unsigned random_bit(unsigned bits) {
-  unsigned const turn = random_below(32);
-  return (lowest_bit(bits >> turn | bits << (-turn & 31)) + turn) & 31;
+  unsigned const random = random_below(64), place = random % 32;
+  unsigned const turned = bits >> place | bits << (-place & 31);
+  unsigned const above = lowest_bit(turned), below = 31 - static_cast<unsigned>(__builtin_clz(turned));
+  return ((random < 32 ? above : below) + place) % 32;
 }
 
 unsigned number_of(thread const& t) { return static_cast<unsigned>(&t - m.threads.data()); }
@@ -408,6 +410,7 @@ unsigned random_below(unsigned bound) {
 
 void begin_kernel(dim3 block, std::function<void()> const& body) {
   m.body = &body;
+  m.current_warp = 0;
   m.thread_count = block.x * block.y * block.z;
   m.warp_count = (m.thread_count + warp_lanes - 1) / warp_lanes;
   m.unordered_blocks = std::max(2u, unordered_threads / m.thread_count);

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 
+// NOLINTBEGIN(readability-identifier-naming): their names
 extern "C" {
 [[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake_stack, void const* bottom, std::size_t size);
 [[gnu::weak]] void __sanitizer_finish_switch_fiber(void* fake_stack, void const** bottom, std::size_t* size);
@@ -20,6 +21,7 @@ extern "C" {
 [[gnu::weak]] void __tsan_release(void* token);
 [[gnu::weak]] void __sanitizer_set_death_callback(void (*callback)());
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace cuda_emulator {
 

@@ -109,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(Each, PlantedBug, testing::ValuesIn(found_here()), name
 TEST_P(PlantedBug, IsFoundInAnyOrder) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // a new process, not a copy of this one
   finding const expected = finding_here(GetParam());
-  for (std::uint64_t const seed : {1, 2, 3}) {
+  for (unsigned const seed : {1u, 2u, 3u}) {
     EXPECT_EXIT(run_wrong_twin(GetParam(), seed), testing::ExitedWithCode(expected.exit_code), expected.words) << "seed " << seed;
   }
 }

@@ -15,7 +15,8 @@ enum class made { right, wrong };
 
 using ints = std::vector<int>;
 
-constexpr unsigned threads = 64, blocks = 8, all_lanes = 0xffffffffu;
+constexpr int threads = 64, blocks = 8;
+constexpr unsigned all_lanes = 0xffffffffu;
 using shared_ints = int[threads];
 
 __device__ inline int thread_number() { return static_cast<int>(threadIdx.x); }
@@ -33,7 +34,7 @@ inline ints run(kernel function, unsigned grid = blocks, unsigned block = thread
 template <class F>
 ints each(F const& f) {
   ints all;
-  for (unsigned i = 0; i < blocks * threads; ++i) { all.push_back(static_cast<int>(f(i / threads, i % threads))); }
+  for (int i = 0; i < blocks * threads; ++i) { all.push_back(f(i / threads, i % threads)); }
   return all;
 }
 

@@ -18,7 +18,7 @@ __global__ void reverse(int* out) {
   out[place_in_grid()] = tile[threads - 1 - threadIdx.x];
 }
 inline bool missing_barrier(made as) {
-  return run(as == made::right ? reverse<made::right> : reverse<made::wrong>) == each([](auto, auto i) { return threads - 1 - i; });
+  return run(as == made::right ? reverse<made::right> : reverse<made::wrong>) == each([](int, int i) { return threads - 1 - i; });
 }
 
 /// Reads what the round before wrote, in two buffers in turn: one barrier a round is enough. Wrong: in one buffer.
@@ -36,7 +36,7 @@ __global__ void rotate(int* out) {
   out[place_in_grid()] = value;
 }
 inline bool wrong_buffer(made as) {
-  return run(as == made::right ? rotate<made::right> : rotate<made::wrong>) == each([](auto, auto i) { return (i + 3) % threads; });
+  return run(as == made::right ? rotate<made::right> : rotate<made::wrong>) == each([](int, int i) { return (i + 3) % threads; });
 }
 
 /// A shuffle between the write and the read orders nothing.
@@ -49,7 +49,7 @@ __global__ void swap_neighbours(int* out) {
   out[place_in_grid()] = tile[threadIdx.x ^ 1u] + zero;
 }
 inline bool missing_warp_barrier(made as) {
-  return run(as == made::right ? swap_neighbours<made::right> : swap_neighbours<made::wrong>) == each([](auto, auto i) { return i ^ 1u; });
+  return run(as == made::right ? swap_neighbours<made::right> : swap_neighbours<made::wrong>) == each([](int, int i) { return i ^ 1; });
 }
 
 /// Reverses each half of a warp, with a barrier for each half. Wrong: reverses the warp.
@@ -62,7 +62,7 @@ __global__ void reverse_halves(int* out) {
 }
 inline bool barrier_of_other_lanes(made as) {
   return run(as == made::right ? reverse_halves<made::right> : reverse_halves<made::wrong>) ==
-         each([as](auto, auto i) { return i ^ (as == made::right ? 15u : 31u); });
+         each([as](int, int i) { return i ^ (as == made::right ? 15 : 31); });
 }
 
 template <made As>
@@ -76,7 +76,7 @@ __global__ void scan_twice(int* out) {
   out[place_in_grid()] = before_that;
 }
 inline bool scan_storage_in_use(made as) {
-  return run(as == made::right ? scan_twice<made::right> : scan_twice<made::wrong>) == each([](auto, auto i) { return i * (i - 1) / 2; });
+  return run(as == made::right ? scan_twice<made::right> : scan_twice<made::wrong>) == each([](int, int i) { return i * (i - 1) / 2; });
 }
 
 template <made As>
@@ -90,7 +90,7 @@ __global__ void reduce_twice(int* out) {
 }
 inline bool reduce_storage_in_use(made as) {
   return run(as == made::right ? reduce_twice<made::right> : reduce_twice<made::wrong>) ==
-         each([](auto b, auto i) { return b == 0 && i < blocks ? 2 * static_cast<int>(threads) - 1 : -7; });
+         each([](int b, int i) { return b == 0 && i < blocks ? 2 * threads - 1 : -7; });
 }
 
 template <made As>
@@ -103,7 +103,7 @@ __global__ void two_ways(int* out) {
   out[place_in_grid()] = 1;
 }
 inline bool divergent_barrier(made as) {
-  return run(as == made::right ? two_ways<made::right> : two_ways<made::wrong>) == each([](auto, auto) { return 1; });
+  return run(as == made::right ? two_ways<made::right> : two_ways<made::wrong>) == each([](int, int) { return 1; });
 }
 
 /// A device of today would let the others go on. PTX does not promise it, and no kernel needs it.
@@ -115,7 +115,7 @@ __global__ void leave_early(int* out) {
   if (!useless) { out[place_in_grid()] = 1; }
 }
 inline bool barrier_after_return(made as) {
-  return run(as == made::right ? leave_early<made::right> : leave_early<made::wrong>) == each([](auto, auto i) { return i < 40 ? 1 : -7; });
+  return run(as == made::right ? leave_early<made::right> : leave_early<made::wrong>) == each([](int, int i) { return i < 40 ? 1 : -7; });
 }
 
 /// 100 items by blocks of 64 threads. Wrong: threads that have no second item do not meet the others.
@@ -132,7 +132,7 @@ __global__ void two_rounds(int* out) {
   out[place_in_grid()] = sum;
 }
 inline bool unequal_rounds(made as) {
-  return run(as == made::right ? two_rounds<made::right> : two_rounds<made::wrong>) == each([](auto, auto) { return 2; });
+  return run(as == made::right ? two_rounds<made::right> : two_rounds<made::wrong>) == each([](int, int) { return 2; });
 }
 
 /// The same for a warp: votes on 40 items by 32 lanes.
@@ -143,7 +143,7 @@ __global__ void vote_in_rounds(int* out) {
   out[place_in_grid()] = votes;
 }
 inline bool unequal_votes(made as) {
-  return run(as == made::right ? vote_in_rounds<made::right> : vote_in_rounds<made::wrong>) == each([](auto, auto) { return 64; });
+  return run(as == made::right ? vote_in_rounds<made::right> : vote_in_rounds<made::wrong>) == each([](int, int) { return 64; });
 }
 
 /// A sum over 16 lanes. Wrong: the mask names all.
@@ -155,8 +155,7 @@ __global__ void fold_half(int* out) {
   out[place_in_grid()] = sum;
 }
 inline bool mask_of_returned_lanes(made as) {
-  return run(as == made::right ? fold_half<made::right> : fold_half<made::wrong>) ==
-         each([](auto, auto i) { return i % 32 < 16 ? 16 : -7; });
+  return run(as == made::right ? fold_half<made::right> : fold_half<made::wrong>) == each([](int, int i) { return i % 32 < 16 ? 16 : -7; });
 }
 
 /// Wrong: without a width of 16, lane 8 reads lane 16.
@@ -166,7 +165,7 @@ __global__ void shift_half(int* out) {
   out[place_in_grid()] = __shfl_down_sync(0xffffu, thread_number(), 8, As == made::right ? 16 : 32);
 }
 inline bool shuffle_beyond_mask(made as) {
-  return run(as == made::right ? shift_half<made::right> : shift_half<made::wrong>) == each([](auto, auto i) {
+  return run(as == made::right ? shift_half<made::right> : shift_half<made::wrong>) == each([](int, int i) {
            return i % 32 < 8 ? i + 8 : i % 32 < 16 ? i : -7;
          });
 }
@@ -177,7 +176,7 @@ __global__ void ask_others(int* out) {
   out[place_in_grid()] = __any_sync(others, 1);
 }
 inline bool mask_without_caller(made as) {
-  return run(as == made::right ? ask_others<made::right> : ask_others<made::wrong>) == each([](auto, auto) { return 1; });
+  return run(as == made::right ? ask_others<made::right> : ask_others<made::wrong>) == each([](int, int) { return 1; });
 }
 
 /// Blocks of 48 threads have half a warp at their end.
@@ -187,7 +186,7 @@ __global__ void count_warp(int* out) {
   out[blockIdx.x * threads + threadIdx.x] = __popc(__ballot_sync(lanes, 1));
 }
 inline bool mask_beyond_block(made as) {
-  return run(as == made::right ? count_warp<made::right> : count_warp<made::wrong>, blocks, 48) == each([](auto, auto i) {
+  return run(as == made::right ? count_warp<made::right> : count_warp<made::wrong>, blocks, 48) == each([](int, int i) {
            return i < 32 ? 32 : i < 48 ? 16 : -7;
          });
 }
@@ -203,7 +202,7 @@ __global__ void split_warp(int* out) {
   out[place_in_grid()] = 1;
 }
 inline bool divergent_warp(made as) {
-  return run(as == made::right ? split_warp<made::right> : split_warp<made::wrong>) == each([](auto, auto) { return 1; });
+  return run(as == made::right ? split_warp<made::right> : split_warp<made::wrong>) == each([](int, int) { return 1; });
 }
 
 }  // namespace twins

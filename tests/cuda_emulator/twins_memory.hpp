@@ -13,7 +13,7 @@ __global__ void one_each(int* out) {
 }
 inline bool blocks_write_one_place(made as) {
   return run(as == made::right ? one_each<made::right> : one_each<made::wrong>) ==
-         each([as](auto b, auto i) { return b == 0 && i < (as == made::right ? blocks : 1) ? 1 : -7; });
+         each([as](int b, int i) { return b == 0 && i < (as == made::right ? blocks : 1) ? 1 : -7; });
 }
 
 /// Barriers order the threads of a block, and no two blocks.
@@ -26,7 +26,7 @@ __global__ void pass_on(int* out) {
 }
 inline bool block_reads_other(made as) {
   ints const got = run(as == made::right ? pass_on<made::right> : pass_on<made::wrong>, 2);
-  return got == each([](auto b, auto i) { return i == 0 && b == 0 ? 1 : i == 1 && b < 2 ? 3 - (b == 0) : -7; });
+  return got == each([](int b, int i) { return i == 0 && b == 0 ? 1 : i == 1 && b < 2 ? 3 - (b == 0) : -7; });
 }
 
 /// Moves everything one place down, in place. Wrong: block b reads what block b + 1 writes.
@@ -39,10 +39,10 @@ __global__ void move_down(int* data) {
   if (moves) { data[first + threadIdx.x] = value; }
 }
 inline bool blocks_overlap(made as) {
-  ints data = each([](auto, auto i) { return i; });
+  ints data = each([](int, int i) { return i; });
   auto const function = as == made::right ? move_down<made::right> : move_down<made::wrong>;
   if (launch(function, blocks, threads, 0, nullptr, data.data()) != cudaSuccess) { return false; }
-  return as == made::wrong || data == each([](auto, auto i) { return i + 1 < threads ? i + 1 : i; });
+  return as == made::wrong || data == each([](int, int i) { return i + 1 < threads ? i + 1 : i; });
 }
 
 template <made As>
@@ -54,7 +54,7 @@ __global__ void count_threads(int* out) {
   }
 }
 inline bool counter_is_not_atomic(made as) {
-  return run(as == made::right ? count_threads<made::right> : count_threads<made::wrong>)[0] == -7 + static_cast<int>(blocks * threads);
+  return run(as == made::right ? count_threads<made::right> : count_threads<made::wrong>)[0] == -7 + blocks * threads;
 }
 
 template <made As>
@@ -65,7 +65,7 @@ __global__ void shift_in_shared(int* out) {
   out[place_in_grid()] = 1;
 }
 inline bool shared_overflow(made as) {
-  return run(as == made::right ? shift_in_shared<made::right> : shift_in_shared<made::wrong>) == each([](auto, auto) { return 1; });
+  return run(as == made::right ? shift_in_shared<made::right> : shift_in_shared<made::wrong>) == each([](int, int) { return 1; });
 }
 
 template <made>
@@ -78,7 +78,7 @@ inline bool dynamic_shared_overflow(made as) {
   ints out(blocks * threads);
   cudaError_t const error =
       launch(mark_in_dynamic_shared<made::right>, blocks, threads, threads - (as == made::wrong), nullptr, out.data());
-  return error == cudaSuccess && out == each([](auto, auto) { return 1; });
+  return error == cudaSuccess && out == each([](int, int) { return 1; });
 }
 
 /// An array of a thread's own, on the stack that the emulator gave it.
@@ -90,7 +90,7 @@ __global__ void mark_own(int* out) {
   out[place_in_grid()] = marks[0] + marks[1] + marks[2] + marks[3];
 }
 inline bool array_overflow(made as) {
-  return run(as == made::right ? mark_own<made::right> : mark_own<made::wrong>) == each([](auto, auto) { return 1; });
+  return run(as == made::right ? mark_own<made::right> : mark_own<made::wrong>) == each([](int, int) { return 1; });
 }
 
 /// Wrong: a grid of one block more.
@@ -99,7 +99,7 @@ __global__ void fill(int* out) {
   out[place_in_grid()] = 1;
 }
 inline bool grid_too_large(made as) {
-  return run(fill<made::right>, blocks + (as == made::wrong)) == each([](auto, auto) { return 1; });
+  return run(fill<made::right>, blocks + (as == made::wrong)) == each([](int, int) { return 1; });
 }
 
 /// 500 numbers by blocks of 64 threads.
@@ -140,7 +140,7 @@ __global__ void load_four_shared(int* out) {
   out[place_in_grid()] = four.x + four.y + four.z + four.w;
 }
 inline bool misaligned_shared_load(made as) {
-  return run(as == made::right ? load_four_shared<made::right> : load_four_shared<made::wrong>) == each([](auto, auto) { return 4; });
+  return run(as == made::right ? load_four_shared<made::right> : load_four_shared<made::wrong>) == each([](int, int) { return 4; });
 }
 
 /// A sum of flags, of which one thread in two sets its own.
@@ -158,7 +158,7 @@ __global__ void count_flags(int* out) {
   out[place_in_grid()] = sum;
 }
 inline bool shared_never_written(made as) {
-  return run(as == made::right ? count_flags<made::right> : count_flags<made::wrong>) == each([](auto, auto) { return threads / 2; });
+  return run(as == made::right ? count_flags<made::right> : count_flags<made::wrong>) == each([](int, int) { return threads / 2; });
 }
 
 template <made As>
@@ -171,7 +171,7 @@ __global__ void use_much(int* out) {
   out[place_in_grid()] = first[threadIdx.x] + second[threadIdx.x];
 }
 inline bool too_much_shared(made as) {
-  return run(as == made::right ? use_much<made::right> : use_much<made::wrong>) == each([](auto, auto) { return 2; });
+  return run(as == made::right ? use_much<made::right> : use_much<made::wrong>) == each([](int, int) { return 2; });
 }
 
 }  // namespace twins

@@ -21,6 +21,7 @@
 
 // A plain __shared__ variable would be one for all blocks, and nothing would watch it.
 #undef __shared__
+// NOLINTNEXTLINE(readability-identifier-naming)
 #define __shared__ static_assert(false, "shared memory is declared with MUSTDROP_SHARED");
 
 MUSTDROP_NAMESPACE_BEGIN
