@@ -121,12 +121,12 @@ char* append(char* end, uint3 place) {
 
 void run_threads();
 
-stack& take_stack() {
-  if (m.free_stacks.count != 0) { return m.free_stacks.pop_newest(); }
+stack& make_stack() {
   unsigned const number = m.made_stacks++;
   make_stack(m.stacks[number], number, run_threads);
   return m.stacks[number];
 }
+stack& take_stack() { return m.free_stacks.count != 0 ? m.free_stacks.pop_newest() : make_stack(); }
 
 void allow(unsigned warp_number, unsigned lanes) {
   m.warps[warp_number].runnable |= lanes;
@@ -312,13 +312,12 @@ void abandon_block() {
   m.runnable_warps = 0;
 }
 
-/// The oldest of the unordered blocks ends its life as such: its token is this block's now, its stacks are free.
+/// The oldest of the unordered blocks is one no more: its token is this block's now, its stacks are free.
 void make_place_for_block() {
   ++m.block_number;
   if (!watched_by_tsan()) { return; }
   tsan_acquire(done_token());
   while (m.used_stacks.count > (m.unordered_blocks - 1) * m.thread_count) { m.free_stacks.push(m.used_stacks.pop_oldest()); }
-  tsan_release(&m.started);  // without what the other unordered blocks did, since the host has not acquired it
 }
 
 }  // namespace
@@ -418,7 +417,11 @@ void begin_kernel(dim3 block, std::function<void()> const& body) {
   for (unsigned i = 0; i < m.thread_count; ++i) { m.threads[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)}; }
   std::uint64_t const mixed = (seed() + 1) * 0x9e3779b97f4a7c15u;  // near seeds should not give near orders
   m.random_state = (mixed ^ mixed >> 29) | 1;
-  if (watched_by_tsan()) { host_stack().fiber = __tsan_get_current_fiber(); }
+  if (watched_by_tsan()) {
+    host_stack().fiber = __tsan_get_current_fiber();
+    // By the host: what makes a fiber is ordered before it.
+    while (m.made_stacks < m.unordered_blocks * m.thread_count) { m.free_stacks.push(make_stack()); }
+  }
   speak_before_death();
   ++counted.kernels;
 }
@@ -437,6 +440,7 @@ bool run_block() {
   begin_shared_memory(watched_by_tsan() ? m.block_number % m.unordered_blocks : 0);
   ++counted.blocks;
   counted.threads += m.thread_count;
+  tsan_release(&m.started);  // without what the other unordered blocks did, since the host has not acquired it
   go_to(next_thread(), host_stack());
   if (m.returned == m.thread_count) { return true; }
   if (m.problem[0] == '\0') { describe_standstill(); }

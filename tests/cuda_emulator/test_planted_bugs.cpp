@@ -35,6 +35,7 @@ planted_bug const planted_bugs[] = {
     {"missing_barrier", twins::missing_barrier, wrong_values, nothing, "data race.*reverse"},
     {"wrong_buffer", twins::wrong_buffer, wrong_values, nothing, "data race.*rotate"},
     {"missing_warp_barrier", twins::missing_warp_barrier, nothing, nothing, "data race.*swap_neighbours"},
+    {"message_without_barrier", twins::message_without_barrier, nothing, nothing, "data race.*tell_one"},
     {"barrier_of_other_lanes", twins::barrier_of_other_lanes, nothing, nothing, "data race.*reverse_halves"},
     {"scan_storage_in_use", twins::scan_storage_in_use, nothing, nothing, "data race.*BlockScan.*scan_twice"},
     {"reduce_storage_in_use", twins::reduce_storage_in_use, nothing, nothing, "data race.*BlockReduce.*reduce_twice"},

@@ -52,6 +52,20 @@ inline bool missing_warp_barrier(made as) {
   return run(as == made::right ? swap_neighbours<made::right> : swap_neighbours<made::wrong>) == each([](int, int i) { return i ^ 1; });
 }
 
+/// One lane tells another. They meet twice, which says nothing of what lies between.
+template <made As>
+__global__ void tell_one(int* out) {
+  MUSTDROP_SHARED(int, message);
+  if (threadIdx.x == 0) { message = 5; }
+  if constexpr (As == made::right) { __syncwarp(3); }
+  int const zero = __shfl_xor_sync(3, 0, 1);
+  if (threadIdx.x == 1) { out[0] = message + zero; }
+}
+inline bool message_without_barrier(made as) {
+  return run(as == made::right ? tell_one<made::right> : tell_one<made::wrong>, 1, 2) ==
+         each([](int b, int i) { return b == 0 && i == 0 ? 5 : -7; });
+}
+
 /// Reverses each half of a warp, with a barrier for each half. Wrong: reverses the warp.
 template <made As>
 __global__ void reverse_halves(int* out) {
