@@ -12,6 +12,9 @@ if(MUSTDROP_CPU)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/backends/cpu/mustdrop DESTINATION include FILES_MATCHING PATTERN "*.hpp")
   install(FILES ${PROJECT_SOURCE_DIR}/cmake/xsimd.cmake DESTINATION ${package_dir})
 endif()
+if(MUSTDROP_CUDA)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/backends/cuda/mustdrop DESTINATION include FILES_MATCHING PATTERN "*.cuh")
+endif()
 
 # Before 1.0 a new minor version may break its callers.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/mustdrop-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)

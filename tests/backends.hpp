@@ -22,13 +22,18 @@
 #if defined(MUSTDROP_TEST_CPU)
 #include "cpu_backends.hpp"
 #endif
+#if defined(MUSTDROP_TEST_CUDA_EMULATOR)
+#include "cuda_backends.hpp"
+#endif
 
 namespace md = mustdrop;
 
 /// What a backend is called in the output of a test program.
 inline char const* name_of(md::reference::backend) { return "reference"; }
 
-#if defined(MUSTDROP_TEST_ARCH)
+#if defined(MUSTDROP_TEST_CUDA_EMULATOR)
+using Backends = testing::Types<cuda_backend>;
+#elif defined(MUSTDROP_TEST_ARCH)
 using Backends = testing::Types<cpu_backend>;  // the reference has been through all this in the plain build
 #elif defined(MUSTDROP_TEST_CPU)
 using Backends = testing::Types<md::reference::backend, cpu_backend>;
