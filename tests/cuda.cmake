@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-# The CUDA backend without a device: the same tables of cases, compiled by the C++ compiler, with the kernels on the emulator's threads. Needs the
+# The CUDA backend without a device: the same tables of cases, compiled by the C++ compiler, with the kernels on threads of an emulator. Needs the
 # CUDA toolkit's headers, none of its libraries.
 option(MUSTDROP_CUDA_EMULATOR "Test the CUDA backend's kernels on the CPU, where the CUDA toolkit's headers are found" ON)
 find_path(MUSTDROP_CUDA_INCLUDE_DIR cuda_runtime_api.h PATHS ENV CUDA_HOME /usr/local/cuda PATH_SUFFIXES include

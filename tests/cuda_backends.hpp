@@ -3,8 +3,16 @@
 
 // The CUDA backend, whose kernels the emulator of tests/cuda_emulator runs: its launch.cuh is found first.
 
+#include <mustdrop/cuda/cls_topk.cuh>
+#include <mustdrop/cuda/compact.cuh>
 #include <mustdrop/cuda/dual_mask.cuh>
 #include <mustdrop/cuda/gather.cuh>
+#include <mustdrop/cuda/kv_evict.cuh>
+#include <mustdrop/cuda/merge_rows.cuh>
+#include <mustdrop/cuda/positions.cuh>
+#include <mustdrop/cuda/random.cuh>
+#include <mustdrop/cuda/rerotate.cuh>
+#include <mustdrop/cuda/spread_rows.cuh>
 #include <mustdrop/cuda/top_k.cuh>
 
 using cuda_backend = mustdrop::cuda::backend<>;

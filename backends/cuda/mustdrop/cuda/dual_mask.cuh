@@ -3,8 +3,6 @@
 
 // Contract: mustdrop/dual_mask.hpp. A kernel turns scores into keys; the selection is everyone's.
 
-#include <limits>
-
 #include <mustdrop/cuda/numerics.cuh>
 #include <mustdrop/cuda/selection.cuh>
 #include <mustdrop/dual_mask.hpp>
@@ -23,7 +21,7 @@ struct dual_test {
 
   static __device__ float or_zero(float x) { return is_nan(x) ? 0.0f : x; }
   static __device__ float ratio(float x, float threshold) {
-    constexpr float infinity = std::numeric_limits<float>::infinity();
+    float const infinity = float_from_bits(0x7f800000u);
     float const times = divide(x, threshold);
     return !is_nan(times) ? times : x > 0 ? infinity : -infinity;
   }

@@ -50,7 +50,9 @@ template <class W, class T, class Out>
 __device__ void transform_row(rms_norm<W> const& norm, T const* row, index_t dim, Out* out) {
   float const mean = divide(square_norm(row, dim), static_cast<float>(dim));
   float const scale = divide(1.0f, square_root(mean + norm.epsilon));
-  for (index_t d = lane_of_thread(); d < dim; d += 32) { out[d] = narrow<Out>(widen(row[d]) * scale * widen(norm.weight.data[d])); }
+  for (index_t d = lane_of_thread(); d < dim; d += 32) {
+    out[d] = from_float<Out>(to_float(row[d]) * scale * to_float(norm.weight.data[d]));
+  }
 }
 
 constexpr int transform_warps = 4;

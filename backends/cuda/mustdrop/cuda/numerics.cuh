@@ -3,8 +3,7 @@
 
 // mustdrop/numerics.hpp on a warp: the 32 lanes of a sum are its lanes. What is done to single numbers is said there, for the device too.
 
-#include <mustdrop/cuda/backend.cuh>
-#include <mustdrop/numerics.hpp>
+#include <mustdrop/cuda/elements.cuh>
 
 MUSTDROP_NAMESPACE_BEGIN
 namespace cuda {
@@ -22,7 +21,7 @@ template <class T>
 __device__ float square_norm(T const* row, index_t dim) {
   float lane = 0;
   for (index_t d = lane_of_thread(); d < dim; d += 32) {
-    float const x = widen(row[d]);
+    float const x = to_float(row[d]);
     lane = mustdrop::fma(x, x, lane);
   }
   return lanes_total(lane);

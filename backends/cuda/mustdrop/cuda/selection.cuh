@@ -113,7 +113,7 @@ __device__ inline cutoff kth_highest(std::uint32_t const* keys, index_t n, std::
 }
 
 template <class Tag, class Job>
-__global__ void __launch_bounds__(select_threads) select_kernel(unsigned, Job const job, selection_memory const memory) {
+__global__ void __launch_bounds__(select_threads, 1) select_kernel(unsigned, Job const job, selection_memory const memory) {
   MUSTDROP_SHARED(warp_sums::buffers, buffers);
   warp_sums sum{buffers};
   index_t const s = blockIdx.x, n = job.items(s), slot = job.slot(s);
