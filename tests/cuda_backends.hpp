@@ -14,6 +14,8 @@
 #include <mustdrop/cuda/rerotate.cuh>
 #include <mustdrop/cuda/spread_rows.cuh>
 #include <mustdrop/cuda/top_k.cuh>
+#include <mustdrop/cuda/window_merge.cuh>
+#include <mustdrop/cuda/window_similarity.cuh>
 
 using cuda_backend = mustdrop::cuda::backend<>;
 
