@@ -3,6 +3,7 @@
 
 // The CUDA backend, whose kernels the emulator of tests/cuda_emulator runs: its launch.cuh is found first.
 
+#include <mustdrop/cuda/attention_scores.cuh>
 #include <mustdrop/cuda/cls_topk.cuh>
 #include <mustdrop/cuda/compact.cuh>
 #include <mustdrop/cuda/dual_mask.cuh>

@@ -83,9 +83,10 @@ constexpr int together() noexcept {
 }
 
 /// Whether every row begins at a multiple of 16 bytes.
-template <class T>
-bool aligned_rows(tensor_view<T, 2> const& rows) noexcept {
-  auto const bits = reinterpret_cast<std::uintptr_t>(rows.data) | static_cast<std::uintptr_t>(rows.strides[0]) * sizeof(T);
+template <class T, int Rank>
+bool aligned_rows(tensor_view<T, Rank> const& rows) noexcept {
+  auto bits = reinterpret_cast<std::uintptr_t>(rows.data);
+  for (int axis = 0; axis + 1 < Rank; ++axis) { bits |= static_cast<std::uintptr_t>(rows.strides[axis]) * sizeof(T); }
   return bits % 16 == 0;
 }
 
