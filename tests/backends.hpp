@@ -32,7 +32,7 @@ namespace md = mustdrop;
 inline char const* name_of(md::reference::backend) { return "reference"; }
 
 #if defined(MUSTDROP_TEST_CUDA_EMULATOR)
-using Backends = testing::Types<cuda_backend>;
+using Backends = testing::Types<md::reference::backend, cuda_backend>;  // golden compares the one with the other
 #elif defined(MUSTDROP_TEST_ARCH)
 using Backends = testing::Types<cpu_backend>;  // the reference has been through all this in the plain build
 #elif defined(MUSTDROP_TEST_CPU)

@@ -1,32 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 
-# The CUDA backend without a device: the same tables of cases, compiled by the C++ compiler, with the kernels on threads of an emulator. Needs the
-# CUDA toolkit's headers, none of its libraries.
-option(MUSTDROP_CUDA_EMULATOR "Test the CUDA backend's kernels on the CPU, where the CUDA toolkit's headers are found" ON)
-find_path(MUSTDROP_CUDA_INCLUDE_DIR cuda_runtime_api.h PATHS ENV CUDA_HOME /usr/local/cuda PATH_SUFFIXES include
-          DOC "The folder of cuda_runtime_api.h")
-set(emulator ${CMAKE_CURRENT_SOURCE_DIR}/cuda_emulator/include)
-
-if(NOT MUSTDROP_CUDA_EMULATOR OR NOT EXISTS ${emulator})
-  message(STATUS "tests: the CUDA backend is not tested")
-elseif(NOT MUSTDROP_CUDA_INCLUDE_DIR)
-  message(STATUS "tests: no cuda_runtime_api.h, so the CUDA backend is not tested")
-else()
-  add_library(emulated_cuda INTERFACE)
-  # Its launch.cuh hides the backend's: it must come first.
-  target_include_directories(emulated_cuda INTERFACE ${emulator} ${PROJECT_SOURCE_DIR}/backends/cuda)
-  target_include_directories(emulated_cuda SYSTEM INTERFACE ${MUSTDROP_CUDA_INCLUDE_DIR})
-  target_link_libraries(emulated_cuda INTERFACE mustdrop::mustdrop)
-  target_compile_definitions(emulated_cuda INTERFACE MUSTDROP_TEST_CUDA_EMULATOR)
-  target_compile_options(emulated_cuda INTERFACE -fno-strict-aliasing)  # as a device reads memory: in words of any type
-
-  file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/backends/cuda/mustdrop/cuda/*.cuh)
-  foreach(header IN LISTS kernels)
-    cmake_path(GET header STEM word)
-    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/test_${word}.cpp)
-      add_executable(cuda_${word} test_${word}.cpp)
-      target_link_libraries(cuda_${word} PRIVATE emulated_cuda GTest::gtest_main)
-      add_test(NAME cuda_${word} COMMAND cuda_${word})
-    endif()
-  endforeach()
+# The CUDA backend without a device: the tables of cases once more, with the kernels on threads of cuda_emulator.
+option(MUSTDROP_CUDA_EMULATOR "Test the CUDA backend on the CPU, where the CUDA toolkit's headers are found" ON)
+if(NOT TARGET cuda_emulator)
+  message(STATUS "tests: no CUDA toolkit, so nothing of the CUDA backend is tested")
+  return()
+elseif(NOT MUSTDROP_CUDA_EMULATOR)
+  message(STATUS "tests: MUSTDROP_CUDA_EMULATOR is off, so nothing of the CUDA backend is tested")
+  return()
 endif()
+
+add_library(emulated_cuda INTERFACE)
+target_include_directories(emulated_cuda INTERFACE ${PROJECT_SOURCE_DIR}/backends/cuda)
+target_link_libraries(emulated_cuda INTERFACE mustdrop::mustdrop)
+target_compile_definitions(emulated_cuda INTERFACE MUSTDROP_TEST_CUDA_EMULATOR)
+target_compile_options(emulated_cuda INTERFACE -fno-strict-aliasing)  # as a device reads memory: in words of any type
+
+function(add_cuda_test name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE cuda_emulator emulated_cuda GTest::gtest_main)  # the emulator's launch.cuh is found first
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()
+
+file(GLOB sources CONFIGURE_DEPENDS test_*.cpp)
+foreach(source IN LISTS sources)
+  file(STRINGS ${source} typed REGEX "^TYPED_TEST_SUITE\\(.*Backends")
+  if(typed)
+    cmake_path(GET source STEM name)
+    string(REPLACE test_ cuda_ name ${name})
+    add_cuda_test(${name} ${source})
+  endif()
+endforeach()
+add_cuda_test(cuda_launches cuda_launches.cpp)
+
+file(GLOB sources CONFIGURE_DEPENDS golden.cpp golden_*.cpp)
+add_executable(cuda_golden ${sources})
+target_link_libraries(cuda_golden PRIVATE cuda_emulator emulated_cuda nlohmann_json::nlohmann_json)
+target_include_directories(cuda_golden PRIVATE ${PROJECT_SOURCE_DIR}/examples/llava)  # safetensors.hpp
+add_test(NAME cuda_golden COMMAND cuda_golden ${CMAKE_CURRENT_SOURCE_DIR}/golden)

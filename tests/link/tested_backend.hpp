@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The backend that every_word.hpp is compiled for: the reference, or with MUSTDROP_TEST_CPU the CPU backend.
+// The backend that every_word.hpp is compiled for: the reference, with MUSTDROP_TEST_CPU the CPU backend, with MUSTDROP_TEST_CUDA the CUDA backend.
 
 #if defined(MUSTDROP_TEST_CPU)
 #include "../cpu_backends.hpp"
 using tested_backend = cpu_backend;
+#elif defined(MUSTDROP_TEST_CUDA)
+#include "../cuda_backends.hpp"
+using tested_backend = cuda_backend;
 #else
 #include <mustdrop/reference/attention_scores.hpp>
 #include <mustdrop/reference/cls_topk.hpp>

@@ -71,7 +71,7 @@ constexpr int attention_threads = 256;
 
 /// A warp a row and head: dot products become e^(logit − top), or e^(logit − lse) where that is given; their sum, or 1, is kept.
 template <class Tag>
-__global__ void __launch_bounds__(attention_threads)
+__global__ void __launch_bounds__(attention_threads, 1)
     exponentials_kernel(unsigned, attention_pass const pass, tensor_view<float const, 2> const lse) {
   index_t const warp = index_t{blockIdx.x} * (attention_threads / 32) + warp_of_thread(), rows = pass.last - pass.first;
   index_t const h = warp / rows, t = pass.first + warp % rows;
@@ -116,8 +116,8 @@ struct map_weights {
 
 /// A thread a row and key: Σ_h p, in the order of the heads.
 template <class Tag, class Weights>
-__global__ void __launch_bounds__(attention_threads) over_heads_kernel(unsigned parts, attention_pass const pass, Weights const weights,
-                                                                       index_t heads, tensor_view<float, 2> const head_sum) {
+__global__ void __launch_bounds__(attention_threads, 1) over_heads_kernel(unsigned parts, attention_pass const pass, Weights const weights,
+                                                                          index_t heads, tensor_view<float, 2> const head_sum) {
   auto const [row, part] = block_place(parts);
   index_t const t = pass.first + row, s = pass.segment_of(t);
   if (s < 0) { return; }
@@ -132,8 +132,8 @@ __global__ void __launch_bounds__(attention_threads) over_heads_kernel(unsigned 
 
 /// A thread a key: adds rows in their order.
 template <class Tag>
-__global__ void __launch_bounds__(attention_threads) add_rows_kernel(unsigned parts, attention_pass const pass, float heads_total,
-                                                                     tensor_view<float, 1> const sum, tensor_view<float, 1> const max) {
+__global__ void __launch_bounds__(attention_threads, 1) add_rows_kernel(unsigned parts, attention_pass const pass, float heads_total,
+                                                                        tensor_view<float, 1> const sum, tensor_view<float, 1> const max) {
   auto const [s, part] = block_place(parts);
   index_t const j = pass.written_from(s) + part * attention_threads + threadIdx.x, at = pass.key_segments.begin(s) + j;
   if (j >= pass.written_to(s)) { return; }

@@ -45,7 +45,7 @@ __device__ void stage(float (&to)[Features][Vectors + 1], index_t base, index_t 
 /// Dot products of the rows of one segment that pass now with the keys that they see. Rows of a head of keys count head by head: row i is row
 /// i mod count of head i / count of its group.
 template <class Tag, class Tile, int Count, class Q, class K>
-__global__ void __launch_bounds__(attention_threads)
+__global__ void __launch_bounds__(attention_threads, 1)
     dots_kernel(unsigned parts, attention_pass const pass, tensor_view<Q const, 3> const query, tensor_view<K const, 3> const keys,
                 unsigned key_tiles) {
   MUSTDROP_SHARED(typename Tile::shared, staged);
