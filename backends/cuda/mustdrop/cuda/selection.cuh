@@ -168,10 +168,15 @@ __global__ void __launch_bounds__(select_threads)
   if (place.stays) { keep.indices(s, place.at) = static_cast<Index>(i); }
 }
 
-/// How many of a segment's n items beat item i, whose key is `key`.
-__device__ inline index_t beaten_by(std::uint32_t const* keys, index_t n, index_t i, std::uint32_t key) {
-  index_t better = 0;
-  for (index_t u = 0; u < n; ++u) { better += keys[u] > key || (keys[u] == key && u < i); }
+/// A key and its item as one number: no two are equal, the earlier of equal keys is higher.
+__device__ inline std::uint64_t ordered(std::uint32_t key, index_t i) {
+  return std::uint64_t{key} << 32 | static_cast<std::uint32_t>(~static_cast<std::uint32_t>(i));
+}
+/// How many of a segment's n items beat item i.
+__device__ inline index_t beaten_by(std::uint32_t const* keys, index_t n, index_t i) {
+  std::uint64_t const own = ordered(keys[i], i);
+  std::int32_t better = 0;
+  for (index_t u = 0; u < n; ++u) { better += ordered(keys[u], u) > own; }
   return better;
 }
 
@@ -183,9 +188,9 @@ __global__ void __launch_bounds__(select_threads)
   cutoff const cut = memory.cuts[s];
   if (i == 0) { keep.counts(s) = cut.kept; }
   if (i >= n) { return; }
-  std::uint32_t const *const keys = memory.keys + job.slot(s), key = keys[i];
-  if (key < cut.key) { return; }
-  index_t const place = beaten_by(keys, n, i, key);
+  std::uint32_t const* const keys = memory.keys + job.slot(s);
+  if (keys[i] < cut.key) { return; }
+  index_t const place = beaten_by(keys, n, i);
   if (place < cut.kept) { keep.indices(s, place) = static_cast<Index>(i); }
 }
 

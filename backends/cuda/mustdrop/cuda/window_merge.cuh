@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(select_threads)
   if (w >= n) { return; }
   std::uint32_t const* const keys = memory.keys + slot;
   bool const ranks = place.stays && job.options.order == output_order::score;
-  index_t const at = ranks ? beaten_by(keys, n, w, keys[w]) : place.at;
+  index_t const at = ranks ? beaten_by(keys, n, w) : place.at;
   places[slot + w] = place.stays ? static_cast<std::int32_t>(at) : -1;
 }
 
