@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What the tables of cases do not see of the CUDA backend: streams, memory that the host may not touch, grids that are too large, and inputs
-// that take several passes. On the emulator, which runs the work of a created stream when that is waited for.
+// What the tables of cases do not see of the CUDA backend: streams, memory that the host may not touch, grids that are too large, and
+// inputs that take several passes. On the emulator, which runs the work of a created stream when that is waited for.
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# nvcc.sh WORK: the CUDA backend as its own compiler sees it, warnings being errors: each header alone and twice; every word for each type, for the
-# oldest architecture and a new one, in C++17 and C++20; and both of those files in one program, sharing no kernel.
+# nvcc.sh WORK: the CUDA backend as its own compiler sees it, warnings being errors: each header alone and twice; every word for each
+# type, for the oldest architecture and a new one, in C++17 and C++20; and both of those files in one program, sharing no kernel.
 set -euo pipefail
 work=$1
 cd "$(dirname "$0")/../.."

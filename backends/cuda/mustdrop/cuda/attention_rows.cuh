@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// attention_scores after its dot products: from those to exponentials, a warp a row and head; from weights to their sum over heads, a thread a
-// row and key; and to the sums over rows, a thread a key.
+// attention_scores after its dot products: from those to exponentials, a warp a row and head; from weights to their sum over heads, a
+// thread a row and key; and to the sums over rows, a thread a key.
 
 #include <mustdrop/attention_scores.hpp>
 #include <mustdrop/cuda/numerics.cuh>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Contract: mustdrop/attention_scores.hpp. Rows pass so many at a time, all segments alike. Their dot products are tiles of a matrix product whose
-// every number is one chain of fma over the features; nothing is as large as rows × keys of more than a pass.
+// Contract: mustdrop/attention_scores.hpp. Rows pass so many at a time, all segments alike. Their dot products are tiles of a matrix
+// product whose every number is one chain of fma over the features; nothing is as large as rows × keys of more than a pass.
 
 #include <mustdrop/cuda/attention_rows.cuh>
 
@@ -42,8 +42,8 @@ __device__ void stage(float (&to)[Features][Vectors + 1], index_t base, index_t 
   }
 }
 
-/// Dot products of the rows of one segment that pass now with the keys that they see. Rows of a head of keys count head by head: row i is row
-/// i mod count of head i / count of its group.
+/// Dot products of the rows of one segment that pass now with the keys that they see. Rows of a head of keys count head by head: row i is
+/// row i mod count of head i / count of its group.
 template <class Tag, class Tile, int Count, class Q, class K>
 __global__ void __launch_bounds__(attention_threads, 1)
     dots_kernel(unsigned parts, attention_pass const pass, tensor_view<Q const, 3> const query, tensor_view<K const, 3> const keys,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Numbers in memory and in registers: float, half and bfloat16 are widened as they are loaded and rounded as they are stored, as numerics.hpp
-// does, several at a time: 16 bytes of the narrower type, where everything is aligned to that, or one.
+// Numbers in memory and in registers: float, half and bfloat16 are widened as they are loaded and rounded as they are stored, as
+// numerics.hpp does, several at a time: 16 bytes of the narrower type, where everything is aligned to that, or one.
 
 #include <mustdrop/cuda/backend.cuh>
 #include <mustdrop/numerics.hpp>

@@ -11,8 +11,8 @@
 MUSTDROP_NAMESPACE_BEGIN
 namespace cuda {
 
-/// Of windows and of tokens what their selections need, and a place for each window. The windows of a segment are at most its tokens / n, so
-/// they fit where those of the tokens before it end.
+/// Of windows and of tokens what their selections need, and a place for each window. The windows of a segment are at most its tokens / n,
+/// so they fit where those of the tokens before it end.
 struct merge_memory {
   selection_memory windows, tokens;
   std::int32_t* places;  // among the windows that merge; -1: it does not

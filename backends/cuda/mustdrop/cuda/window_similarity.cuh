@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Contract: mustdrop/window_similarity.hpp. A block a window. First each warp takes members in turn for their norms; then each thread sums some
-// of the features over the members, and the first warp adds the squares of those sums, in the order of the features.
+// Contract: mustdrop/window_similarity.hpp. A block a window. First each warp takes members in turn for their norms; then each thread
+// sums some of the features over the members, and the first warp adds the squares of those sums, in the order of the features.
 
 #include <mustdrop/cuda/numerics.cuh>
 #include <mustdrop/window_similarity.hpp>
