@@ -25,7 +25,7 @@ add_gate(threads gates/build.sh ${jobs} ${work}/threads ${jobs} clang++ 17 test_
          "-O1 -g1 -mavx2 -mfma -mf16c -fsanitize=thread" "" test_threads)
 set_property(TEST threads PROPERTY ENVIRONMENT TSAN_OPTIONS=ignore_noninstrumented_modules=1)
 
-# The emulator of CUDA kernels under ThreadSanitizer: what orders threads and what does not. (sanitizers_gcc_cxx20 has its tests under ASan.)
+# The emulator of CUDA kernels under ThreadSanitizer: what orders threads and what does not. (sanitizers_clang_cxx20 has its tests under ASan.)
 if(TARGET cuda_emulator)
   add_gate(cuda_emulator_threads gates/build.sh ${jobs} ${work}/cuda_emulator_threads ${jobs} g++ 17 cuda_emulator_tests
            "-O1 -g1 -fsanitize=thread" "" "test_cuda_emulator|test_planted_bugs")
