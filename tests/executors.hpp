@@ -31,7 +31,7 @@ struct chosen_executor {
   template <class F>
   void operator()(md::index_t n, F const& f) const noexcept {
     run(n, [&f](md::index_t i) {
-      std::this_thread::yield();  // or the first thread takes all parts before another one wakes
+      if (i < 16) { std::this_thread::yield(); }  // or the first thread takes all parts before another one wakes
       f(i);
     });
   }
