@@ -53,7 +53,7 @@ __device__ float square_of_sum(similarity_job<T> const& job, index_t s, index_t 
       float const inverse = rows[m].inverse_norm;
       for (int e = 0; e < Count; ++e) { sum.at[e] = mustdrop::fma(x.at[e], inverse, sum.at[e]); }
     }
-    for (int e = 0; e < Count; ++e) { sums[threadIdx.x * Count + e] = sum.at[e]; }
+    for (int e = 0; e < Count; ++e) { sums[d - base + e] = sum.at[e]; }
     __syncthreads();
     if (warp_of_thread() == 0) {
       for (index_t i = lane_of_thread(); i < lesser(tile, dim - base); i += 32) { lane = mustdrop::fma(sums[i], sums[i], lane); }
