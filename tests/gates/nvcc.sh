@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# nvcc.sh WORK: the CUDA backend as its own compiler sees it, warnings being errors: each header alone and twice; every word for each
-# type, for the oldest architecture and a new one, in C++17 and C++20; and both of those files in one program, sharing no kernel.
+# nvcc.sh WORK [ARCHITECTURE…]: the CUDA backend as its own compiler sees it, warnings being errors: each header alone and twice; every word for
+# each type, in C++17 and C++20 by turns, for the oldest architecture and a new one, or for those that are named, in both standards each. Then
+# files compiled for two lists of architectures in one program, which share no kernel and answer as they must as far as the host's side goes.
 set -euo pipefail
 work=$1
+shift
 cd "$(dirname "$0")/../.."
 if ! command -v nvcc > /dev/null; then echo "skipped: nvcc is not installed" && exit 77; fi
-mkdir -p "$work"
+rm -rf "$work" && mkdir -p "$work"
 
-compile() {  # ARCHITECTURE STANDARD SOURCE OBJECT
+compile() {  # ARCHITECTURE STANDARD SOURCE OBJECT [FLAG…]
   nvcc -x cu -c -std="$2" -arch="$1" -O3 -Werror all-warnings -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow,-Werror -Xptxas -warn-spills \
-    -DMUSTDROP_TEST_CUDA -I include -I backends/cuda "$3" -o "$4"
+    -DMUSTDROP_TEST_CUDA -I include -I backends/cuda "$3" -o "$4" "${@:5}"
 }
 
 headers=0
@@ -23,12 +25,22 @@ done
 
 compile sm_75 c++17 tests/link/every_word.cpp "$work/old.o"
 compile sm_100 c++20 tests/link/every_word.cpp "$work/new.o"
-echo 'int main() {}' > "$work/main.cu"
-nvcc "$work/main.cu" "$work/old.o" "$work/new.o" -o "$work/two_lists"
+for architecture in "$@"; do
+  for standard in c++17 c++20; do
+    echo "$architecture, $standard"
+    compile "$architecture" $standard tests/link/every_word.cpp "$work/every_word.o"
+  done
+done
 
 weak() { nm -C "$1" | awk '$2 ~ /^[WVu]$/' | cut -d ' ' -f 3- | sort -u; }
 kernels() { nm -C "$1" | cut -d ' ' -f 3- | grep -oE 'cuda::[a-z_]*_kernel<[^(]*' | sort -u | wc -l; }
 shared=$(comm -12 <(weak "$work/old.o") <(weak "$work/new.o") | grep -E 'cuda::[a-z_]*(_impl|_kernel|launch_parts)<' || true)
 [ -z "$shared" ] || { printf 'shared by files for different architectures:\n%s\n' "$shared" && exit 1; }
 [ "$(kernels "$work/old.o")" -gt 100 ] || { echo "there are no kernels here to look at" && exit 1; }
+
+compile sm_75 c++17 tests/link/one_list.cu "$work/old_list.o" -DMUSTDROP_TEST_CALLER=best_by_old -DMUSTDROP_TEST_SCRATCH=scratch_of_old
+compile sm_100 c++20 tests/link/one_list.cu "$work/new_list.o" -DMUSTDROP_TEST_CALLER=best_by_new -DMUSTDROP_TEST_SCRATCH=scratch_of_new
+compile sm_75 c++17 tests/link/two_lists.cu "$work/two_lists.o"
+nvcc -arch=sm_75 "$work"/{two_lists,old_list,new_list,old,new}.o -o "$work/two_lists"
+"$work/two_lists"
 echo "$headers headers, $(kernels "$work/old.o") kernels"
