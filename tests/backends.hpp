@@ -25,6 +25,9 @@
 #if defined(MUSTDROP_TEST_CUDA_EMULATOR)
 #include "cuda_backends.hpp"
 #endif
+#if defined(MUSTDROP_TEST_CUDA_DEVICE)
+#include "device/backends.hpp"
+#endif
 
 namespace md = mustdrop;
 
@@ -33,6 +36,8 @@ inline char const* name_of(md::reference::backend) { return "reference"; }
 
 #if defined(MUSTDROP_TEST_CUDA_EMULATOR)
 using Backends = testing::Types<md::reference::backend, cuda_backend>;  // golden compares the one with the other
+#elif defined(MUSTDROP_TEST_CUDA_DEVICE)
+using Backends = testing::Types<md::reference::backend, on_device::called, on_device::replayed>;
 #elif defined(MUSTDROP_TEST_ARCH)
 using Backends = testing::Types<cpu_backend>;  // the reference has been through all this in the plain build
 #elif defined(MUSTDROP_TEST_CPU)

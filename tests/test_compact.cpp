@@ -552,13 +552,13 @@ TYPED_TEST(Compact, BadStridesAreRefusedAndNothingMoved) {
 }
 
 TYPED_TEST(Compact, BadPageTablesAreRefusedAndNothingMoved) {
-  static std::int32_t const pages32[2] = {0, 1};
-  static std::int64_t const pages64[2] = {0, 1};
+  std::int32_t const pages32[2] = {0, 1};
+  std::int64_t const pages64[2] = {0, 1};
   auto const bad = md::status::bad_argument;
-  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.pages = {pages32, pages64, 1, 4, 4}; }), bad);
-  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.pages = {pages32, nullptr, 1, 0, 4}; }), bad);
-  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.pages = {nullptr, pages64, 1, -4, 4}; }), bad);
-  EXPECT_EQ(answer_to_cache<TypeParam>([](md::kv_cache& c) { c.pages = {pages32, nullptr, 1, 4, 4}; }), md::status::ok);
+  EXPECT_EQ(answer_to_cache<TypeParam>([&](md::kv_cache& c) { c.pages = {pages32, pages64, 1, 4, 4}; }), bad);
+  EXPECT_EQ(answer_to_cache<TypeParam>([&](md::kv_cache& c) { c.pages = {pages32, nullptr, 1, 0, 4}; }), bad);
+  EXPECT_EQ(answer_to_cache<TypeParam>([&](md::kv_cache& c) { c.pages = {nullptr, pages64, 1, -4, 4}; }), bad);
+  EXPECT_EQ(answer_to_cache<TypeParam>([&](md::kv_cache& c) { c.pages = {pages32, nullptr, 1, 4, 4}; }), md::status::ok);
 }
 
 TYPED_TEST(Compact, StridesThatWereNotSaidAreRefusedAndNothingMoved) {
