@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention_scores, 32 heads of 128, LLaVA's prompt: the 40 rows of the text behind the image; the same with a log-sum-exp; every row of the
 // prompt (H2O's sums in the prefill); one new row against a cache of 4096 (H2O's, SnapKV's and TOVA's in the decode).
-#include <mustdrop/cpu/attention_scores.hpp>
-#include <mustdrop/reference/attention_scores.hpp>
 
 #include "measure.hpp"
 

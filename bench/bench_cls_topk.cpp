@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // cls_topk: 8 % of the patches of each crop by the mean of 16 heads, [crops, heads, 1 + 576] as a vision tower writes it.
-#include <mustdrop/cpu/cls_topk.hpp>
-#include <mustdrop/reference/cls_topk.hpp>
 
 #include "measure.hpp"
 
@@ -10,7 +8,7 @@ struct cls_topk_step : step {
   static constexpr roof limit = roof::read;
   static constexpr index_t heads = 16, tokens = 577;
   index_t const crops;
-  std::vector<std::int32_t> offsets, counts;
+  lasting<std::int32_t> offsets, counts;
   array<T> const attention = input<T>(crops * heads * tokens, true);
   lists const kept;
 

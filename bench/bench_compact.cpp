@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // compact: K and V of a 7B model, [requests, 32, 651, 128] → 100 slots. Cold: all 32 layers at one request and 576 tokens, else as many as
 // hold the same number of slots. Hot: one layer. A compacted cache is compacted again as it is: which bytes move is up to the list alone.
-#include <mustdrop/cpu/compact.hpp>
-#include <mustdrop/reference/compact.hpp>
 
 #include "measure.hpp"
 
@@ -14,10 +12,15 @@ struct compact_step : step {
 
   lists const kept = keep_input(batch, slots, left);
   array<T> const keys_and_values = input<T>(layers * 2 * batch * heads * slots * dim);
+  md::segments const cut;
   std::vector<md::kv_cache> caches;
 
   explicit compact_step(shape const& s)
-      : layers(s.cold ? std::max<index_t>(1, 32 / s.crops()) : 1), batch(s.batch), slots(s.prompt()), left(slots * 100 / 651) {
+      : layers(s.cold ? std::max<index_t>(1, 32 / s.crops()) : 1),
+        batch(s.batch),
+        slots(s.prompt()),
+        left(slots * 100 / 651),
+        cut(even(batch, 0)) {  // slots of each request begin at 0
     bytes = 2.0 * static_cast<double>(layers * 2 * batch * heads * left * dim) * sizeof(T);
   }
   template <class Backend>
@@ -31,9 +34,7 @@ struct compact_step : step {
       cache.heads = heads, cache.head_stride = slots * slot, cache.slot_stride = cache.slot_bytes = slot;
       caches.push_back(cache);
     }
-    // Slots of each request begin at 0: offsets that do not move.
-    std::vector<std::int32_t> const zeros(static_cast<std::size_t>(batch) + 1, 0);
-    return md::compact(on, md::tensor_view<md::kv_cache const, 1>(md::view(caches.data(), 2 * layers)), {batch, zeros.data()}, keep(kept));
+    return md::compact(on, md::tensor_view<md::kv_cache const, 1>(md::view(caches.data(), 2 * layers)), cut, keep(kept));
   }
 };
 

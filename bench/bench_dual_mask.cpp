@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // dual_mask: on sums and maxima, and on a given map of 32 heads × 40 rows with attention_scores before it (stage 2 of MustDrop).
 #include <mustdrop/budget.hpp>
-#include <mustdrop/cpu/attention_scores.hpp>
-#include <mustdrop/cpu/dual_mask.hpp>
-#include <mustdrop/reference/attention_scores.hpp>
-#include <mustdrop/reference/dual_mask.hpp>
 
 #include "measure.hpp"
 
@@ -48,8 +44,8 @@ struct stage_2_step : dual_mask_step<T> {
   template <class Backend>
   md::status run(Backend const& on) {
     index_t const all_rows = this->cut.count * rows;
-    std::fill_n(this->at(this->sum), this->tokens, 0.0f);
-    std::fill_n(this->at(this->max), this->tokens, 0.0f);
+    this->clear(on, this->sum);
+    this->clear(on, this->max);
     std::size_t const needed = md::attention_scores_workspace_size(on, {heads, all_rows, this->tokens, 0, 0}, row_cut, this->cut);
     md::status const s =
         md::attention_scores(on, {}, this->view(map, heads, all_rows, each), row_cut, this->cut, {}, {},

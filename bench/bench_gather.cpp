@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // gather: hidden states of a 7B model, [651, 4096] → 275 rows; as a copy, and through RMSNorm.
-#include <mustdrop/cpu/gather.hpp>
-#include <mustdrop/reference/gather.hpp>
 
 #include "measure.hpp"
 
@@ -9,6 +7,7 @@ template <class T>
 struct gather_step : step {
   static constexpr roof limit = roof::copy;
   static constexpr index_t dim = 4096;
+  using composed = gather_step;
   index_t const tokens, left;
   md::segments const cut;
   array<T> const rows = input<T>(tokens * dim), weight = input<T>(dim);

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // kv_evict: output_aware, a third of the slots of each request stays; 35 text slots, the image with 8 % of key set, 40 text slots.
-#include <mustdrop/cpu/kv_evict.hpp>
-#include <mustdrop/reference/kv_evict.hpp>
 
 #include "measure.hpp"
 

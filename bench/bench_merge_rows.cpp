@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // merge_rows: 577 rows of 1024 become 313; each output row is that of one token in any place, the other tokens join one of them.
-#include <mustdrop/cpu/merge_rows.hpp>
-#include <mustdrop/reference/merge_rows.hpp>
 
 #include "measure.hpp"
 #include "sources.hpp"

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // positions: of a third of an image's tokens, one axis.
-#include <mustdrop/cpu/positions.hpp>
-#include <mustdrop/reference/positions.hpp>
 
 #include "measure.hpp"
 

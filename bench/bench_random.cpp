@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // random: a third of the tokens of each image. Hashes, then top_k: no roof of memory or fma is near.
-#include <mustdrop/cpu/random.hpp>
-#include <mustdrop/reference/random.hpp>
 
 #include "measure.hpp"
 

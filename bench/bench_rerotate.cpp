@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // rerotate: the keys of one layer that stayed, 32 heads of 128, close their ranks: 275 slots for 576 tokens.
-#include <mustdrop/cpu/rerotate.hpp>
-#include <mustdrop/reference/rerotate.hpp>
 
 #include "measure.hpp"
 

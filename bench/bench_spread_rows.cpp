@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // spread_rows: 313 rows of 1024 become 577 again.
-#include <mustdrop/cpu/spread_rows.hpp>
-#include <mustdrop/reference/spread_rows.hpp>
 
 #include "measure.hpp"
 #include "sources.hpp"

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // top_k: a third of the tokens of each image.
-#include <mustdrop/cpu/top_k.hpp>
-#include <mustdrop/reference/top_k.hpp>
 
 #include "measure.hpp"
 
 template <class T>
 struct top_k_step : step {
   static constexpr roof limit = roof::read;
+  using composed = top_k_step;  // of CUB's parts too, on a device
   index_t const tokens;
   md::segments const cut;
   array<float> const scores = input<float>(tokens);

@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // window_merge: 33 of 64 windows, so that 577 tokens become 313; alone, and with window_similarity before it (stage 1 of MustDrop).
-#include <mustdrop/cpu/window_merge.hpp>
-#include <mustdrop/cpu/window_similarity.hpp>
-#include <mustdrop/reference/window_merge.hpp>
-#include <mustdrop/reference/window_similarity.hpp>
 
 #include "measure.hpp"
 #include "windows.hpp"

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // window_similarity: features are read once from where they are and once more from the nearest cache; the first reading is what counts.
-#include <mustdrop/cpu/window_similarity.hpp>
-#include <mustdrop/reference/window_similarity.hpp>
 
 #include "measure.hpp"
 #include "windows.hpp"

@@ -13,16 +13,7 @@
 
 #include <mustdrop/cpu/lanes.hpp>
 
-/// Which of the machine's limits a word runs into. An update reads and writes in place.
-enum class roof { none, read, copy, update, fma };
-
-/// Blocks of memory that are walked through in turn.
-struct block_memory {
-  char* data = nullptr;
-  std::size_t stride = 0, count = 0;
-
-  char* block(std::size_t i) const { return data + i % count * stride; }
-};
+#include "step.hpp"
 
 /// Processor time, as Google Benchmark counts it: what other programs take is not ours.
 inline double seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }

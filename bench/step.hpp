@@ -9,10 +9,9 @@
 //   cold  blocks that together are twice the last-level cache, one after another
 // Everything that a word reads or writes, its workspace aside, lies in the block: equal blocks are equal results.
 
-#include <benchmark/benchmark.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <list>
 #include <memory>
@@ -21,15 +20,30 @@
 #include <string>
 #include <vector>
 
-#include <mustdrop/cpu/backend.hpp>
 #include <mustdrop/numerics.hpp>
-#include <mustdrop/reference/backend.hpp>
 #include <mustdrop/view.hpp>
 
 namespace md = mustdrop;
 using md::index_t;
 
-#include "roof.hpp"
+#if defined(MUSTDROP_BENCH_CUDA)
+#include "device_memory.hpp"
+#else
+/// Where small arrays and scratch lie, so that every backend can read them.
+template <class T>
+using lasting = std::vector<T>;
+#endif
+
+/// Which of the machine's limits a word runs into. An update reads and writes in place.
+enum class roof { none, read, copy, update, fma };
+
+/// Blocks of memory that are walked through in turn.
+struct block_memory {
+  char* data = nullptr;
+  std::size_t stride = 0, count = 0;
+
+  char* block(std::size_t i) const { return data + i % count * stride; }
+};
 
 struct shape {
   index_t batch, tokens;  // requests in one call, image tokens of each
@@ -38,22 +52,6 @@ struct shape {
   index_t crops() const { return batch * (tokens / 576); }  // 2880 tokens are five crops of 24 × 24 patches
   index_t prompt() const { return tokens + 75; }            // LLaVA's: 35 tokens before the image, 40 behind it
 };
-
-inline std::size_t cache_bytes(int level, std::size_t otherwise) {
-  std::size_t bytes = 0;
-  for (auto const& cache : benchmark::CPUInfo::Get().caches) {
-    if (cache.level == level || (level == 0 && cache.type != "Instruction")) {
-      bytes = std::max(bytes, static_cast<std::size_t>(cache.size));
-    }
-  }
-  return bytes > 0 ? bytes : otherwise;
-}
-
-/// Twice the last-level cache, but no more than a quarter of the memory.
-inline std::size_t cold_bytes() {
-  std::size_t const memory = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
-  return std::min(2 * cache_bytes(0, std::size_t{32} << 20), memory / 4);
-}
 
 template <class T>
 std::vector<T> table_of_numbers(bool positive) {
@@ -68,6 +66,11 @@ template <class T>
 std::vector<T> const& numbers(bool positive) {
   static std::vector<T> const any_sign = table_of_numbers<T>(false), weights = table_of_numbers<T>(true);
   return positive ? weights : any_sign;
+}
+
+template <class Backend>
+void set_zeros(Backend const&, float* data, index_t n) {
+  std::fill_n(data, n, 0.0f);
 }
 
 /// Where an array lies in its block.
@@ -153,6 +156,11 @@ class step {
     for (index_t s = 0; s <= count; ++s) { offsets_.back().push_back(static_cast<std::int32_t>(s * each)); }
     return {count, offsets_.back().data(), nullptr, each};
   }
+  /// Zeros, for a run that adds to them.
+  template <class Backend>
+  void clear(Backend const& on, array<float> a) const {
+    set_zeros(on, at(a), a.n);
+  }
   md::workspace lend(std::size_t needed) {
     if (needed + 64 > scratch_.size()) { scratch_.resize(needed + 64); }
     auto const address = reinterpret_cast<std::uintptr_t>(scratch_.data());
@@ -163,6 +171,6 @@ class step {
   std::size_t block_bytes_ = 0;
   char* block_ = nullptr;
   std::vector<std::function<void(std::mt19937&)>> contents_;
-  std::list<std::vector<std::int32_t>> offsets_;
-  std::vector<char> scratch_;
+  std::list<lasting<std::int32_t>> offsets_;
+  lasting<char> scratch_;
 };

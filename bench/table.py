@@ -23,15 +23,20 @@ def read(paths):
     for path in paths:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         context = content["context"]
-        machine = (f"{context['num_cpus']} × {context['mhz_per_cpu']} MHz, {context['instruction_set']}, "
-                   f"cold: {int(context['cold_bytes']) >> 20} MiB")
+        if "device" in context:
+            machine = f"{context['device']}, copy: {float(context['copy_bytes_per_second']) / 1e9:.0f} GB/s"
+        else:
+            machine = (f"{context['num_cpus']} × {context['mhz_per_cpu']} MHz, {context['instruction_set']}, "
+                       f"cold: {int(context['cold_bytes']) >> 20} MiB")
         if machine not in machines:
             machines.append(machine)
         for run in content["benchmarks"]:
             if run.get("error_occurred"):
                 sys.exit(f"{path}: {run['name']}: {run['error_message']}")
             if run["run_type"] == "iteration":
-                step, kind, shape, temperature, backend = run["run_name"].split("/")
+                name = run["run_name"].removesuffix("/manual_time")  # of a device
+                run["time"] = run["cpu_time" if name == run["run_name"] else "real_time"] * MICROSECONDS[run["time_unit"]]
+                step, kind, shape, temperature, backend = name.split("/")
                 rows[step, kind, shape][temperature, backend].append(run)
     return rows, machines
 
@@ -46,8 +51,8 @@ def median(runs, value):
 
 
 def time_of(runs):
-    """Median and relative distance of the quartiles of the processor time."""
-    times = [run["cpu_time"] * MICROSECONDS[run["time_unit"]] for run in runs]
+    """Median and relative distance of the quartiles of the processor's time, or of a device's."""
+    times = [run["time"] for run in runs]
     if len(times) < 2:
         return times[0], None
     low, _, high = statistics.quantiles(times, n=4, method="inclusive")
@@ -70,11 +75,14 @@ def cells(runs):
 
 def table(step, kinds):
     """One step: a row for each shape and type."""
+    on_device = any(backend == "cuda" for _, runs in kinds for _, backend in runs)
+    ours, other = ("cuda", "cub") if on_device else ("cpu", "reference")
     print(f"\n### {step}\n")
-    print("| requests × tokens | type | reference | cpu, hot | spread | GB/s / GFLOP/s | of the roof | × reference | cpu, cold | spread | GB/s / GFLOP/s | of the roof |")
+    print(f"| requests × tokens | type | {other} | {ours}, hot | spread | GB/s / GFLOP/s | of the roof | × {other} "
+          f"| {ours}, cold | spread | GB/s / GFLOP/s | of the roof |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for (kind, shape), runs in kinds:
-        hot, cold, reference = runs["hot", "cpu"], runs["cold", "cpu"], runs["hot", "reference"]
+        hot, cold, reference = runs["hot", ours], runs["cold", ours], runs["hot", other]
         slow = digits(time_of(reference)[0]) + " µs" if reference else "–"
         ratio = digits(time_of(reference)[0] / time_of(hot)[0]) if reference and hot else "–"
         print("| " + " | ".join([shape.replace("x", " × "), kind, slow, *cells(hot), ratio, *cells(cold)]) + " |")

@@ -11,7 +11,7 @@ struct windows_step : step {
   static constexpr md::window_shape window{3, 3};
   index_t const crops, tokens;
   md::segments const cut;
-  std::vector<md::token_grid> const crop_grids;
+  lasting<md::token_grid> const crop_grids;
   array<T> const patches = input<T>(tokens * dim);
 
   explicit windows_step(shape const& s)
