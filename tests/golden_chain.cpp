@@ -301,7 +301,7 @@ class chain {
     doubles row;
     insert(row, t_.floats("decode_emb", {hidden_}));
     std::vector<float> queries;
-    for (index_t l = 0; l < model_.layers(); ++l) { model_.run(l, row, {position_of(l)}, caches[at(l)], queries); }
+    for (index_t l = 0; l < model_.layers(); ++l) { model_.run(l, row, integers{position_of(l)}, caches[at(l)], queries); }
     return model_.logits(row);
   }
 

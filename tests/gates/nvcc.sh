@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# nvcc.sh WORK [ARCHITECTURE…]: the CUDA backend as its own compiler sees it, warnings being errors: each header alone and twice; every word for
-# each type, in C++17 and C++20 by turns, for the oldest architecture and a new one, or for those that are named, in both standards each. Then
-# files compiled for two lists of architectures in one program, which share no kernel and answer as they must as far as the host's side goes.
+# nvcc.sh WORK [ARCHITECTURE…]: the CUDA backend as its own compiler sees it, warnings being errors.
+# - Each header alone and twice.
+# - Every word for each type: in C++17 for the oldest architecture, in C++20 for a new one, and in both for those that are named.
+# - Files compiled for two lists of architectures in one program share no kernel, and answer as they must as far as the host's side goes.
+# - A test for a device builds, and without one says so.
 set -euo pipefail
 work=$1
 shift
@@ -43,4 +45,16 @@ compile sm_100 c++20 tests/link/one_list.cu "$work/new_list.o" -DMUSTDROP_TEST_C
 compile sm_75 c++17 tests/link/two_lists.cu "$work/two_lists.o"
 nvcc -arch=sm_75 "$work"/{two_lists,old_list,new_list,old,new}.o -o "$work/two_lists"
 "$work/two_lists"
+
+# One of the programs for a device; scripts/test_cuda_device builds them all.
+nvcc -x cu -std=c++17 -arch=sm_75 -O0 -DMUSTDROP_TEST_CUDA_DEVICE -I include -I backends/cuda \
+  tests/test_top_k.cpp tests/device/main.cpp tests/device/run_tests.cpp -lgtest -o "$work/device_top_k"
+status=0
+"$work/device_top_k" > "$work/device_top_k.txt" || status=$?
+if [ $status = 77 ]; then
+  grep '^no device: cudaGetDeviceCount answers' "$work/device_top_k.txt"
+  if MUSTDROP_REQUIRE_GPU=1 "$work/device_top_k"; then echo "a device is required, and there is none" && exit 1; fi
+elif [ $status != 0 ]; then
+  cat "$work/device_top_k.txt" && exit 1
+fi
 echo "$headers headers, $(kernels "$work/old.o") kernels"
