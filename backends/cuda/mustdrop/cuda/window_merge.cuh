@@ -121,7 +121,7 @@ constexpr int merged_row_threads = 128;
 
 /// A block a row: the mean of a window, or a copy. The other members of a merged window learn where they went.
 template <class Tag, int Count, class T, class Row, class Index>
-__global__ void __launch_bounds__(merged_row_threads)
+__global__ void __launch_bounds__(merged_row_threads, 1)
     merged_rows_kernel(unsigned parts, merged_tokens_job const job, tensor_view<T const, 2> const features, tensor_view<Row, 2> const rows,
                        merge_plan<Index> const out) {
   auto const [s, row] = block_place(parts);
