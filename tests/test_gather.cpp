@@ -433,15 +433,19 @@ TYPED_TEST(Gather, RmsNormTakesAndGivesFloatHalfAndBfloat16) {
   expect_norm_from<TypeParam, md::bfloat16>(random);
 }
 
+/// A caller's own row transform, which kernels may call too.
+struct reversed_row {
+  MUSTDROP_HD void operator()(float const* row, md::index_t dim, md::half* to) const noexcept {
+    for (md::index_t d = 0; d < dim; ++d) { to[d] = md::narrow<md::half>(row[dim - 1 - d]); }
+  }
+};
+
 TYPED_TEST(Gather, ATransformOfTheCallerIsAppliedToKeptRowsOnly) {
   std::vector<float> const rows{1, 2, 3, 4, 5, 6}, want{2, 1, 6, 5};
   std::vector<md::half> out(6, md::narrow<md::half>(-1.f));
   kept_tokens<std::int64_t> kept(Lists{{0}, {1}});
   Offsets const offsets{0, 1, 3}, packed{0, 1, 2};
-  auto const reversed = [](float const* row, md::index_t dim, md::half* to) noexcept {
-    for (md::index_t d = 0; d < dim; ++d) { to[d] = md::narrow<md::half>(row[dim - 1 - d]); }
-  };
-  ASSERT_EQ(md::gather(TypeParam{}, reversed, md::view(rows.data(), 3, 2), cut(offsets), kept.lists(), md::view(out.data(), 3, 2),
+  ASSERT_EQ(md::gather(TypeParam{}, reversed_row{}, md::view(rows.data(), 3, 2), cut(offsets), kept.lists(), md::view(out.data(), 3, 2),
                        md::view(packed.data(), 3)),
             md::status::ok);
   EXPECT_EQ(widened(out), (std::vector<float>{2, 1, 6, 5, -1, -1}));
