@@ -59,8 +59,8 @@ MUSTDROP_HD T narrow(float x) noexcept {
     return x;
   } else if constexpr (std::is_same_v<T, bfloat16>) {
     std::uint32_t const bits = bits_of(x);
-    if (is_nan(x)) { return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)}; }
-    return {static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+    std::uint32_t const quiet = bits >> 16 | 0x40u, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return {static_cast<std::uint16_t>(is_nan(x) ? quiet : rounded)};
   } else {
     std::uint32_t const bits = bits_of(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return {static_cast<std::uint16_t>(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu))}; }
