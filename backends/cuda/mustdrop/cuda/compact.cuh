@@ -95,11 +95,11 @@ __global__ void __launch_bounds__(compact_threads)
   index_t const p = block % cache.pieces, h = block / cache.pieces % cache.heads, q = block / cache.pieces / cache.heads;
   index_t const s = cache.list(q, h), kept = keep.counts(s), begin = cut.begin(s);
   Index const* const list = keep.indices.data + s * keep.indices.strides[0];
-  switch (batch.caches[c].width) {
-    case 16: return move_slots<uint4>(cache, q, h, p, begin, list, kept);
-    case 8: return move_slots<uint2>(cache, q, h, p, begin, list, kept);
-    case 4: return move_slots<std::uint32_t>(cache, q, h, p, begin, list, kept);
-    case 2: return move_slots<std::uint16_t>(cache, q, h, p, begin, list, kept);
+  switch (__popc(static_cast<unsigned>(batch.caches[c].width) - 1)) {  // its logarithm
+    case 4: return move_slots<uint4>(cache, q, h, p, begin, list, kept);
+    case 3: return move_slots<uint2>(cache, q, h, p, begin, list, kept);
+    case 2: return move_slots<std::uint32_t>(cache, q, h, p, begin, list, kept);
+    case 1: return move_slots<std::uint16_t>(cache, q, h, p, begin, list, kept);
     default: return move_slots<std::uint8_t>(cache, q, h, p, begin, list, kept);
   }
 }
