@@ -56,10 +56,41 @@ void of_map(std::string const& title, shape s, extras const& with = {}) {
 }  // namespace
 
 void calls() {
-  for (int const keys : {31, 32, 33, 63, 64, 65, 129}) {
+  for (int const keys : {31, 32, 33, 63, 64, 65, 129}) {  // tiles of 8 rows × 64 keys
     one<float, float>("2 heads, a row, " + std::to_string(keys) + " keys, 16 f32", {2, 2, 1, keys, 16});
   }
-  one<float, float>("a head, 9 rows, 33 keys, 16 f32", {1, 1, 9, 33, 16});
+  for (int const rows : {7, 8}) { one<float, float>("a head, " + std::to_string(rows) + " rows, 33 keys, 16 f32", {1, 1, rows, 33, 16}); }
+  for (int const dim : {1, 31, 32, 33, 40, 64, 68}) {  // 32 features at a time
+    one<float, float>("2 heads, a row, 33 keys, " + std::to_string(dim) + " f32", {2, 1, 1, 33, dim});
+  }
+  for (int const rows : {9, 63, 64, 65}) {  // tiles of 64 rows × 64 keys
+    one<float, float>("a head, " + std::to_string(rows) + " rows, 33 keys, 8 f32", {1, 1, rows, 33, 8});
+  }
+  for (int const keys : {63, 64, 65}) { one<float, float>("a head, 9 rows, " + std::to_string(keys) + " keys, 8 f32", {1, 1, 9, keys, 8}); }
+  one<float, float>("a head, 9 rows, 33 keys, 40 f32", {1, 1, 9, 33, 40});
+  one<md::half, md::half>("4 heads of 2, 2 rows, 33 keys, 64 f16", {4, 2, 2, 33, 64});
+  one<md::half, md::half>("2 heads of 1, 9 rows, 33 keys, 8 f16", {2, 1, 9, 33, 8});
+  one<md::half, md::half>("2 heads, a row, 33 keys, 33 f16", {2, 2, 1, 33, 33});
+  one<md::bfloat16, md::bfloat16>("2 heads, a row, 33 keys, 64 bf16", {2, 2, 1, 33, 64});
+
+  extras with;
+  with.softcap = 30, with.head_sum = true, with.limits = {33, 0, 10};
+  one<float, float>("2 heads, 3 rows of which one sees nothing, softcap, 33 keys, 8 f32", {2, 2, 3, 33, 8}, with);
+  extras lse;
+  lse.lse = true;
+  one<float, float>("3 heads, 3 rows, log-sum-exp given, 33 keys, 8 f32", {3, 3, 3, 33, 8}, lse);
+  extras ragged;
+  ragged.row_offsets = {0, 1, 1, 3}, ragged.key_offsets = {0, 33, 40, 73}, ragged.spans = {{0, 33}, {2, 5}, {30, 33}};
+  one<float, float>("segments of 1 0 2 rows and 33 7 33 keys, spans, 8 f32", {2, 2, 3, 73, 8}, ragged);
+
+  for (int const keys : {1, 255, 256, 257, 513}) {
+    of_map<float>("a map of 2 heads, 3 rows, " + std::to_string(keys) + " keys, f32", {2, 2, 3, keys, 0});
+  }
+  of_map<float>("a map of 2 heads, segments of 1 0 2 rows and 33 7 33 keys, spans, f32", {2, 2, 3, 73, 0}, ragged);
+  extras limited;
+  limited.head_sum = true, limited.limits = {33, 0, 10};
+  of_map<md::half>("a map of 2 heads, 3 rows, 33 keys, limits, f16", {2, 2, 3, 33, 0}, limited);
+  of_map<md::bfloat16>("a map of 2 heads, 3 rows, 33 keys, limits, bf16", {2, 2, 3, 33, 0}, limited);
 }
 
 }  // namespace recorder

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scripts/verify_cuda expects. Every launch that tests/cuda_proofs/*.cu make is race_free, but for EXCEPTIONS."""
+
+from collections import namedtuple
+
+# The words, in the order of docs/cuda.md; each has a file of launches.
+WORDS = ["window_similarity", "attention_scores", "top_k", "random", "window_merge", "cls_topk", "dual_mask", "kv_evict", "gather",
+         "merge_rows", "spread_rows", "compact", "positions", "rerotate"]
+
+# Launches of which something else is expected: word, kernel and launch as patterns of file names, verdict, why.
+Exception_ = namedtuple("Exception_", "word kernel launch verdict why")
+EXCEPTIONS = []
+
+# Kernels of the backend that no proof is of, and why.
+WITHOUT_PROOF = {}
+
+# For a short run: one launch of each kernel at which it crosses a boundary, cheap ones.
+QUICK = [
+    ("window_similarity", "a window of 1x2, 65 f32"),
+    ("attention_scores", "2 heads, a row, 33 keys, 16 f32"),
+    ("top_k", "33 scores, 12 stay*"),
+    ("random", "257 tokens: random_scores_kernel"),
+    ("window_merge", "of 4 windows of 2x2 merge 2, 64 f32"),
+    ("cls_topk", "2 heads, 34 tokens"),
+    ("dual_mask", "33 tokens, by threshold"),
+    ("kv_evict", "33 slots, by score, 12 stay"),
+    ("gather", "9 of 20 rows, 256 f16"),
+    ("gather", "5 of 9 rows, norm, 33 f16 to f32"),
+    ("merge_rows", "6 tokens, 516 f32"),
+    ("spread_rows", "9 tokens, 128 f32"),
+    ("compact", "67 of 300 slots of 256 bytes stay"),
+    ("positions", "257 of 600 stay, renumbered"),
+    ("rerotate", "5 slots, 32 pairs"),
+]
+
+# Bugs that must be found. In a copy of the header, `old`, which must be there once, becomes `new`; the launch of the kernel is the
+# shipped one's. `quick`: also in a short run.
+Bug = namedtuple("Bug", "what header old new word kernel launch verdict quick", defaults=(False,))
+RACE, SYNC = "potential_race", "not_wellsynced"
+PLANTED = [
+    Bug("no barrier between the warps' counts and their sum", "selection.cuh",
+        "{ of_warps[turn][warp_of_thread()] = own; }\n    __syncthreads();", "{ of_warps[turn][warp_of_thread()] = own; }",
+        "top_k", "select_kernel", "33 scores, 12 stay", RACE, True),
+    Bug("one buffer of counts instead of two", "selection.cuh", "turn ^= 1;", "",
+        "top_k", "select_kernel", "33 scores, 12 stay", RACE),
+    Bug("tiles of keys overlap by one", "selection.cuh", "i < n; i += blockDim.x) { keys[i] = job.key(s, i); }",
+        "i < n; i += blockDim.x - 1) { keys[i] = job.key(s, i); }",
+        "top_k", "select_kernel", "65 scores, 22 stay", RACE),
+    Bug("every warp notes the cutoff", "selection.cuh", "if (threadIdx.x == 0) { memory.cuts[s] = cut; }",
+        "if (lane_of_thread() == 0) { memory.cuts[s] = cut; }", "top_k", "select_kernel", "33 scores, 12 stay", RACE),
+    Bug("one tie too many", "selection.cuh", "(tie && ties_before < cut.ties)", "(tie && ties_before <= cut.ties)",
+        "top_k", "keep_kernel", "64 scores, 22 stay", RACE, True),
+    Bug("blocks overlap by a warp", "selection.cuh",
+        "i = part * select_threads + threadIdx.x;\n  if (part == 0 && threadIdx.x == 0)",
+        "i = part * (select_threads - 32) + threadIdx.x;\n  if (part == 0 && threadIdx.x == 0)",
+        "top_k", "keep_kernel", "257 scores, 86 stay", RACE),
+    Bug("a random score is written by two blocks", "random.cuh", "part * random_threads + threadIdx.x",
+        "part * (random_threads - 1) + threadIdx.x", "random", "random_scores_kernel", "257 tokens", RACE),
+    Bug("no barrier before the sum is read", "dual_mask.cuh",
+        "{ share = options.global * total; }\n  }\n  __syncthreads();", "{ share = options.global * total; }\n  }",
+        "dual_mask", "dual_keys_kernel", "33 tokens, by threshold", RACE),
+    Bug("a barrier for the first warp alone", "dual_mask.cuh",
+        "{ share = options.global * total; }\n  }\n  __syncthreads();",
+        "{ share = options.global * total; }\n    __syncthreads();\n  }",
+        "dual_mask", "dual_keys_kernel", "33 tokens, by threshold", SYNC, True),
+    Bug("no barrier before the keys of protected tokens", "dual_mask.cuh",
+        "  __syncthreads();\n  index_t const shielded", "  index_t const shielded",
+        "dual_mask", "dual_keys_kernel", "33 tokens, by threshold", RACE),
+    Bug("a block of slots reaches into the next", "kv_evict.cuh", "lesser(slots(s), (block + 1) * options.block)",
+        "lesser(slots(s), (block + 1) * options.block + 1)",
+        "kv_evict", "keep_blocks_kernel", "257 slots in blocks of 8, 96 stay", RACE),
+    Bug("blocks of rows overlap by one", "rows.cuh", "part * blockDim.y + threadIdx.y", "part * (blockDim.y - 1) + threadIdx.y",
+        "gather", "copy_rows_kernel", "9 of 20 rows, 256 f16", RACE),
+    Bug("a row more than there are", "rows.cuh", "if (i >= job.count(s)) { return; }", "if (i > job.count(s)) { return; }",
+        "gather", "copy_rows_kernel", "segments of 33 0 257 31, packed", RACE),
+    Bug("threads of a row overlap", "rows.cuh", "w < rows.size; w += blockDim.x)", "w < rows.size; w += blockDim.x - 1)",
+        "gather", "copy_rows_kernel", "5 of 9 rows, 1028 f32", RACE),
+    Bug("two warps share a row", "gather.cuh", "part * transform_warps + warp_of_thread()", "part * (transform_warps - 1) + warp_of_thread()",
+        "gather", "transform_kernel", "5 of 9 rows, norm, 64 f32", RACE),
+    Bug("tiles of features overlap", "merge_rows.cuh", "base < dim; base += merge_threads * Count",
+        "base < dim; base += (merge_threads - 1) * Count", "merge_rows", "merge_rows_kernel", "6 tokens, 516 f32", RACE),
+    Bug("slots are stored while others load", "compact.cuh", "    __syncthreads();\n", "",
+        "compact", "compact_kernel", "66 of 300 slots of 256 bytes stay", RACE, True),
+    Bug("tiles of slots overlap", "compact.cuh", "slot_word const step{compact_threads / words, compact_threads % words};",
+        "slot_word const step{compact_threads / words - 1, compact_threads % words};",
+        "compact", "compact_kernel", "67 of 300 slots of 256 bytes stay", RACE),
+    Bug("blocks of positions overlap by one", "positions.cuh", "part * position_threads + threadIdx.x",
+        "part * (position_threads - 1) + threadIdx.x", "positions", "positions_kernel", "257 of 600 stay, renumbered", RACE),
+    Bug("every lane writes the delta", "positions.cuh", "if (lane_of_thread() == 0) { delta(s) = moved; }", "delta(s) = moved;",
+        "positions", "delta_kernel", "33 of 600 stay, renumbered", RACE),
+    Bug("two pairs share a feature", "rerotate.cuh", "? f + frequencies : 2 * f + 1", "? f + frequencies - 1 : 2 * f + 1",
+        "rerotate", "rerotate_kernel", "5 slots, 32 pairs", RACE),
+    Bug("no barrier between the norms and their use", "window_similarity.cuh", "  __syncthreads();\n\n  float const whole", "  float const whole",
+        "window_similarity", "window_similarity_kernel", "a window of 1x2, 33 f32", RACE),
+    Bug("no barrier between the sums and their squares", "window_similarity.cuh",
+        "    __syncthreads();\n    if (warp_of_thread() == 0) {", "    if (warp_of_thread() == 0) {",
+        "window_similarity", "window_similarity_kernel", "a window of 1x2, 65 f32", RACE),
+    Bug("no barrier before the sums of the next tile", "window_similarity.cuh", "    __syncthreads();\n  }\n  return lane;", "  }\n  return lane;",
+        "window_similarity", "window_similarity_kernel", "a window of 1x2, 65 f32", RACE),
+    Bug("the last thread of a row reaches into the next", "window_merge.cuh", "d < dim; d += merged_row_threads * Count",
+        "d <= dim; d += merged_row_threads * Count", "window_merge", "merged_rows_kernel", "of 4 windows of 2x2 merge 2, 64 f32", RACE),
+    Bug("members that are no anchors get a row", "window_merge.cuh", "  if (w >= 0 && t != job.anchor(s, w)) { return; }\n", "",
+        "window_merge", "assign_rows_kernel", "of 4 windows of 2x2 merge 2, 64 f32", RACE),
+    Bug("blocks of windows overlap", "window_merge.cuh", "w = part * select_threads + threadIdx.x", "w = part * (select_threads - 32) + threadIdx.x",
+        "window_merge", "place_windows_kernel", "of 257 windows of 1x2 merge 10, 4 f32", RACE),
+    Bug("no barrier between a tile and its use", "attention_scores.cuh", "    __syncthreads();\n    for (int d = 0;", "    for (int d = 0;",
+        "attention_scores", "dots_kernel", "2 heads, a row, 33 keys, 16 f32", RACE),
+    Bug("no barrier before the next tile", "attention_scores.cuh", "    __syncthreads();\n  }\n  for (int r = 0;", "  }\n  for (int r = 0;",
+        "attention_scores", "dots_kernel", "2 heads, a row, 33 keys, 40 f32", RACE),
+    Bug("every lane writes the total", "attention_rows.cuh", "if (lane_of_thread() == 0) { pass.total(h, t)", "{ pass.total(h, t)",
+        "attention_scores", "exponentials_kernel", "2 heads, a row, 33 keys, 16 f32", RACE),
+    Bug("blocks of keys overlap, over heads", "attention_rows.cuh",
+        "part * attention_threads + threadIdx.x;\n  if (j >= pass.written_to(s)) { return; }\n  index_t const seen_heads",
+        "part * (attention_threads - 1) + threadIdx.x;\n  if (j >= pass.written_to(s)) { return; }\n  index_t const seen_heads",
+        "attention_scores", "over_heads_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", RACE),
+    Bug("blocks of keys overlap, over rows", "attention_rows.cuh", "part * attention_threads + threadIdx.x, at =",
+        "part * (attention_threads - 1) + threadIdx.x, at =",
+        "attention_scores", "add_rows_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", RACE),
+]

@@ -35,7 +35,7 @@ plan merge(std::vector<md::token_grid> const& grids, batch const& b, md::window_
       };
       std::int32_t rank = 0;
       for (std::size_t u = 0; u < merges.size(); ++u) { rank += beaten_by(u); }
-      p.places[static_cast<std::size_t>(windows.slot) + w] = !merges[w] ? -1 : by_place ? next++ : rank;
+      p.places[static_cast<std::size_t>(windows.slot) + w] = !merges[w] ? 0 : by_place ? ++next : rank + 1;
     }
     chosen tokens{b.begin[s], {}, 0};
     std::vector<std::int32_t> alone, merged(static_cast<std::size_t>(windows.kept));
@@ -47,7 +47,7 @@ plan merge(std::vector<md::token_grid> const& grids, batch const& b, md::window_
       tokens.keys.push_back(has_row ? 2 : 1), tokens.kept += has_row;
       if (has_row) { alone.push_back(static_cast<std::int32_t>(t)); }
       if (anchor && !by_place) {
-        merged[static_cast<std::size_t>(p.places[static_cast<std::size_t>(windows.slot + w)])] = static_cast<std::int32_t>(t);
+        merged[static_cast<std::size_t>(p.places[static_cast<std::size_t>(windows.slot + w)]) - 1] = static_cast<std::int32_t>(t);
       }
     }
     if (!by_place) { alone.insert(alone.begin() + std::min<std::ptrdiff_t>(grid.prefix, alone.size()), merged.begin(), merged.end()); }

@@ -15,7 +15,7 @@ namespace cuda {
 /// so they fit where those of the tokens before it end.
 struct merge_memory {
   selection_memory windows, tokens;
-  std::int32_t* places;  // among the windows that merge; -1: it does not
+  std::int32_t* places;  // among the windows that merge, from 1; 0: it does not
 
   static constexpr std::size_t bytes(index_t tokens, index_t n, index_t segments) noexcept {
     return selection_memory::bytes(tokens, segments) + selection_memory::bytes(tokens / n, segments) +
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(select_threads)
   std::uint32_t const* const keys = memory.keys + slot;
   bool const ranks = place.stays && job.options.order == output_order::score;
   index_t const at = ranks ? beaten_by(keys, n, w) : place.at;
-  places[slot + w] = place.stays ? static_cast<std::int32_t>(at) : -1;
+  places[slot + w] = place.stays ? static_cast<std::int32_t>(at) + 1 : 0;
 }
 
 /// Which tokens count for the number of a row: those that stay alone, and by place the anchors of merged windows too.
@@ -84,7 +84,7 @@ struct merged_tokens_job {
   /// The merged window that a token lies in; -1: it stays alone.
   __device__ index_t merged_window(index_t s, index_t t) const {
     index_t const w = window_of(of.grids.data[s], of.window, t);
-    return w >= 0 && places[of.slot(s) + w] >= 0 ? w : -1;
+    return w >= 0 && places[of.slot(s) + w] > 0 ? w : -1;
   }
   __device__ index_t anchor(index_t s, index_t w) const { return window_member(of.grids.data[s], of.window, w, window_anchor(of.window)); }
 };
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(select_threads)
   index_t const w = job.merged_window(s, t), prefix = job.of.grids.data[s].prefix;
   if (w >= 0 && t != job.anchor(s, w)) { return; }
   index_t const alone = place.at < prefix ? place.at : place.at + r;  // by score, merged windows stand behind the prefix
-  index_t const row = by_place ? place.at : w >= 0 ? prefix + memory.places[job.of.slot(s) + w] : alone;
+  index_t const row = by_place ? place.at : w >= 0 ? prefix + memory.places[job.of.slot(s) + w] - 1 : alone;
   out.keep.indices(s, row) = static_cast<Index>(t);
   out.source.data[begin + t] = static_cast<Index>(row);
   out.sizes.data[begin + row] = w >= 0 ? static_cast<float>(job.of.window.tokens()) : 1.0f;
