@@ -27,7 +27,7 @@ add_gate(threads gates/build.sh ${jobs} ${work}/threads ${jobs} clang++ 17 test_
          "-O1 -g1 -mavx2 -mfma -mf16c -fsanitize=thread" "" test_threads)
 set_property(TEST threads PROPERTY ENVIRONMENT TSAN_OPTIONS=ignore_noninstrumented_modules=1)
 
-# The emulator of CUDA kernels under sanitizers, which find what it does not see itself. Of clang's, UBSan takes vectors for less aligned.
+# The emulator of CUDA kernels under sanitizers, which find what it does not see itself. (Clang's miss vectors that are not aligned.)
 if(TARGET cuda_emulator)
   add_gate(cuda_emulator_memory gates/build.sh ${jobs} ${work}/cuda_emulator_memory ${jobs} g++ 17 cuda_emulator_tests
            "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all" "" "test_cuda_emulator|test_planted_bugs")
