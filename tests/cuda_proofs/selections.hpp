@@ -25,7 +25,7 @@ struct chosen {
 /// Keys with many ties, none the lowest or the highest.
 inline std::vector<std::uint32_t> some_keys(md::index_t n) {
   std::vector<std::uint32_t> keys;
-  for (md::index_t i = 0; i < n; ++i) { keys.push_back(1000 + static_cast<std::uint32_t>(i * 37 % 53)); }
+  for (md::index_t i = 0; i < n; ++i) { keys.push_back(1000 + static_cast<std::uint32_t>(i * 37 % 13)); }
   return keys;
 }
 inline chosen choose(md::index_t slot, md::index_t n, md::index_t k) { return {slot, some_keys(n), std::min(n, k)}; }

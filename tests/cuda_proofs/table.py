@@ -117,3 +117,8 @@ PLANTED = [
         "part * (attention_threads - 1) + threadIdx.x, at =",
         "attention_scores", "add_rows_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", RACE),
 ]
+
+# Launches that are compared with a function of references.py, in real arithmetic: inputs and output are pointers, each at a byte of a
+# parameter of the kernel, to dense tensors.
+Equal = namedtuple("Equal", "word kernel launch reference inputs output verdict")
+EQUAL = []
