@@ -15,6 +15,7 @@ target_compile_options(emulated_cuda INTERFACE -fno-strict-aliasing)  # as a dev
 function(add_cuda_test name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE cuda_emulator emulated_cuda GTest::gtest_main)  # the emulator's launch.cuh is found first
+  target_compile_options(${name} PRIVATE ${table_options})
   add_test(NAME ${name} COMMAND ${name})
 endfunction()
 

@@ -31,7 +31,7 @@ struct dual_test {
     return or_zero(sum) < share && or_zero(max) < individual ? lowest_key : highest_key;
   }
   __device__ std::uint32_t rank(float sum, float max) const {
-    float const shared = ratio(sum, share), together = share > 0 ? shared : 0.0f, alone = ratio(max, individual);  // no branch
+    float const together = share > 0 ? ratio(sum, share) : 0.0f, alone = ratio(max, individual);
     return score_order(together > alone ? together : alone);
   }
 };
