@@ -36,6 +36,7 @@ struct chosen_executor {
     });
   }
   static md::index_t width() noexcept { return threads; }
+  static constexpr md::index_t bytes_a_part() noexcept { return 1024; }  // small cases have many parts too
 };
 
 /// Calls body() with `executor` chosen.

@@ -35,6 +35,7 @@ struct either_way {
     for (md::index_t i = 0; i < n; ++i) { f(backward ? n - 1 - i : i); }
   }
   md::index_t width() const noexcept { return parts; }
+  md::index_t bytes_a_part() const noexcept { return parts == 1 ? 1 << 17 : 64; }
 };
 using fuzzed_backend = md::cpu::backend<xsimd::default_arch, either_way>;
 

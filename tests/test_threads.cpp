@@ -238,9 +238,11 @@ struct counting {
   static constexpr md::index_t width() noexcept { return 7; }
 };
 
-/// Below 128 KB a second thread costs more than it saves; an image whose features take 37 KB is one part to every step on rows.
-TEST(Parts, OfASmallImageThereIsOne) {
+/// Below 128 KB a second thread costs more than it saves: cases of a few tokens are one part to every word, however many their segments
+/// and heads are, and so is an image whose features take 37 KB to every step on rows.
+TEST(Parts, OfASmallStepThereIsOne) {
   using counted = typename with_executor<cpu_backend, counting>::type;
+  every_word<counted>();
   steps_on_images<counted, 1, 16>().run_those_on_rows();
   EXPECT_EQ(counting::most, 1);
   steps_on_images<counted>().run_those_on_rows();

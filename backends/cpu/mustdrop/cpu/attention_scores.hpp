@@ -84,6 +84,10 @@ struct attention_block {
   float* logits(index_t part) const noexcept { return panel(part) + plan.panel_size; }
   float* totals(index_t part) const noexcept { return logits(part) + plan.logits_size; }
 
+  /// What a head of keys takes, in bytes to read: it multiplies eight times while it reads a byte. And what a row of its logits takes.
+  index_t head_bytes() const noexcept { return attended.size * keys.size(2) * (static_cast<index_t>(sizeof(K)) + plan.group * count / 8); }
+  index_t row_bytes() const noexcept { return attended.size * plan.group * static_cast<index_t>(sizeof(float)); }
+
   /// Rows of a part count head by head: row i is row i mod count of head i / count of the group. The most keys that any of the rows
   /// [begin, end) sees, and the fewest that any row does.
   index_t widest(index_t begin, index_t end) const noexcept {
@@ -156,8 +160,8 @@ void sum_over_heads(backend<Arch, Executor> const& on, attention_block<Arch, Q, 
   for (index_t i = 0; i < block.count * block.plan.stride; ++i) { block.over_heads[i] = 0; }
   for (index_t g = 0; g < kv_heads; g += at_once) {
     index_t const parts = kv_heads - g < at_once ? kv_heads - g : at_once;
-    on.execute(parts, [&block, g](index_t part) { block.weigh(g + part, part); });
-    on.execute(block.count, [&block, parts](index_t row) { block.add_heads(row, parts); });
+    in_parts(on, parts, many_a_part(on, block.head_bytes()), [&block, g](index_t part) { block.weigh(g + part, part); });
+    in_parts(on, block.count, many_a_part(on, parts * block.row_bytes()), [&block, parts](index_t row) { block.add_heads(row, parts); });
   }
 }
 

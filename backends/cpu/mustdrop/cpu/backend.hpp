@@ -19,7 +19,7 @@ namespace cpu {
 
 /// Runs f(0) … f(n − 1) here, in order. An executor of yours may run them on any threads, in any order, and returns when all are done;
 /// results do not depend on it. It may have a `width()` too, a bound of how many f run at once: attention_scores keeps scratch for
-/// four heads each.
+/// four heads each; and a `bytes_a_part()`, about how many bytes f(i) should read or write to be worth sharing, 131072 if it has none.
 struct serial {
   template <class F>
   void operator()(index_t n, F const& f) const noexcept {
@@ -49,21 +49,37 @@ constexpr index_t parts_at_once(backend<Arch, Executor> const& on) noexcept {
   }
 }
 
-/// Below this many bytes a second thread costs more than it saves.
-constexpr index_t bytes_a_part = 1 << 17;
+template <class Executor, class = void>
+struct has_bytes_a_part : std::false_type {};
+template <class Executor>
+struct has_bytes_a_part<Executor, std::void_t<decltype(std::declval<Executor const&>().bytes_a_part())>> : std::true_type {};
 
-/// How many rows of `row_bytes` bytes make a part of the work.
-constexpr index_t rows_a_part(index_t row_bytes) noexcept {
-  return row_bytes <= 0 ? bytes_a_part : row_bytes < bytes_a_part ? bytes_a_part / row_bytes : 1;
+/// How many things of `bytes` bytes make a part of the work: below 128 KB a second thread costs more than it saves.
+template <class Arch, class Executor>
+constexpr index_t many_a_part([[maybe_unused]] backend<Arch, Executor> const& on, index_t bytes) noexcept {
+  index_t part = 1 << 17;
+  if constexpr (has_bytes_a_part<Executor>::value) { part = on.execute.bytes_a_part(); }
+  return bytes <= 0 ? part > 1 ? part : 1 : bytes < part ? part / bytes : 1;
 }
 
-/// Calls f(segment, first, last) for pieces [first, last) of `bound` rows of each segment, none longer than `part`.
+/// Calls f(0) … f(n − 1), `many` neighbours in a part.
 template <class Arch, class Executor, class F>
-void for_each_part(backend<Arch, Executor> const& on, index_t segments, index_t bound, index_t part, F const& f) noexcept {
-  index_t const parts = bound / part + (bound % part != 0);
-  on.execute(segments * parts, [=, &f](index_t i) {
-    index_t const first = i % parts * part;
-    f(i / parts, first, bound - first < part ? bound : first + part);
+void in_parts(backend<Arch, Executor> const& on, index_t n, index_t many, F const& f) noexcept {
+  on.execute(n / many + (n % many != 0), [=, &f](index_t part) {
+    index_t const first = part * many, last = n - first < many ? n : first + many;
+    for (index_t i = first; i < last; ++i) { f(i); }
+  });
+}
+
+/// Calls f(segment, first, last) for pieces [first, last) of `bound` rows of each segment, none longer than `many`. Short segments share a
+/// part.
+template <class Arch, class Executor, class F>
+void for_each_part(backend<Arch, Executor> const& on, index_t segments, index_t bound, index_t many, F const& f) noexcept {
+  if (bound == 0) { return; }
+  index_t const pieces = bound / many + (bound % many != 0);
+  in_parts(on, segments * pieces, pieces > 1 ? 1 : many / bound, [=, &f](index_t i) {
+    index_t const first = i % pieces * many;
+    f(i / pieces, first, bound - first < many ? bound : first + many);
   });
 }
 

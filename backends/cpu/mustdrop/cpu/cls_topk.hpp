@@ -42,7 +42,8 @@ status cls_topk_impl(backend<Arch, Executor> const& on, cls_topk_options options
                      segments const& segments, tensor_view<std::int32_t const, 1> requested, keep_lists<Index> keep,
                      workspace scratch) noexcept {
   selection_memory<Arch> const memory(scratch, attention.size(1));
-  on.execute(segments.count, [&](index_t s) {
+  index_t const each = selection_bytes + attention.size(0) * static_cast<index_t>(sizeof(T));
+  in_parts(on, segments.count, many_a_part(on, each * segments.bound(attention.size(1))), [&](index_t s) {
     index_t const size = segments.size(s, attention.size(1)), first = segments.begin(s) + options.prefix;
     index_t const left = size - options.prefix - options.suffix, patches = left > 0 ? left : 0;
     keep.counts(s) = 0;

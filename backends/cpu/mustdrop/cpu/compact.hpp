@@ -77,37 +77,39 @@ void compact_head(kv_cache const& cache, destination where, index_t q, index_t h
   }
 }
 
-/// Whether the slots that stay are more than any cache near a core holds.
-template <class Arch, class Index>
-destination destination_of(tensor_view<kv_cache const, 1> caches, keep_lists<Index const> keep) noexcept {
-  constexpr index_t near = 16 << 20;
-  index_t bytes = 0;
-  for (index_t c = 0; c < caches.size(0); ++c) {
-    kv_cache const cache = joined_heads<Arch>(caches(c));
-    for (index_t q = 0; q < cache.requests && bytes <= near; ++q) {
-      for (index_t h = 0; h < cache.heads; ++h) { bytes += cache.slot_bytes * keep.counts(cache.list(q, h)); }
+/// How many heads there are, of all requests and caches, and the bytes of the slots that stay.
+struct compact_size {
+  index_t heads, bytes;
+
+  template <class Arch, class Index>
+  static compact_size of(tensor_view<kv_cache const, 1> caches, keep_lists<Index const> keep) noexcept {
+    compact_size all{};
+    for (index_t c = 0; c < caches.size(0); ++c) {
+      kv_cache const cache = joined_heads<Arch>(caches(c));
+      all.heads += cache.requests * cache.heads;
+      for (index_t q = 0; q < cache.requests; ++q) {
+        for (index_t h = 0; h < cache.heads; ++h) { all.bytes += cache.slot_bytes * keep.counts(cache.list(q, h)); }
+      }
     }
+    return all;
   }
-  return bytes > near ? destination::memory : destination::cache;
-}
+};
 
 template <class Arch, class Executor, class Index>
 status compact_impl(backend<Arch, Executor> const& on, tensor_view<kv_cache const, 1> caches, segments const& segments,
                     keep_lists<Index const> keep) noexcept {
-  index_t parts = 0;
-  for (index_t c = 0; c < caches.size(0); ++c) {
-    kv_cache const cache = joined_heads<Arch>(caches(c));
-    parts += cache.requests * cache.heads;
-  }
-  destination const where = destination_of<Arch>(caches, keep);
-  on.execute(parts, [&](index_t part) {
+  constexpr index_t near = 16 << 20;  // no cache near a core holds more
+  auto const size = compact_size::of<Arch>(caches, keep);
+  if (size.heads == 0) { return status::ok; }
+  destination const where = size.bytes > near ? destination::memory : destination::cache;
+  in_parts(on, size.heads, many_a_part(on, 2 * size.bytes / size.heads), [&](index_t i) {
     index_t c = 0;
     kv_cache cache = joined_heads<Arch>(caches(c));
-    while (part >= cache.requests * cache.heads) {
-      part -= cache.requests * cache.heads;
+    while (i >= cache.requests * cache.heads) {
+      i -= cache.requests * cache.heads;
       cache = joined_heads<Arch>(caches(++c));
     }
-    index_t const q = part / cache.heads, h = part % cache.heads, s = cache.list(q, h), kept = keep.counts(s);
+    index_t const q = i / cache.heads, h = i % cache.heads, s = cache.list(q, h), kept = keep.counts(s);
     if (kept > 0) { compact_head<Arch>(cache, where, q, h, segments.begin(s), kept, &keep.indices(s, 0)); }
     if (where == destination::memory) { end_streaming<Arch>(); }
   });

@@ -58,7 +58,7 @@ status dual_mask_impl(backend<Arch, Executor> const& on, dual_mask_options optio
                       tensor_view<float const, 1> max, segments const& segments, keep_lists<Index const> always_kept,
                       tensor_view<std::int32_t const, 1> requested, keep_lists<Index> keep, workspace scratch) noexcept {
   auto* const all_keys = static_cast<std::int32_t*>(scratch.data);
-  on.execute(segments.count, [&](index_t s) {
+  in_parts(on, segments.count, many_a_part(on, selection_bytes * segments.bound(sum.size(0))), [&](index_t s) {
     index_t const begin = segments.begin(s), n = segments.size(s, sum.size(0));
     index_t const asked = requested.absent() ? options.count : requested(s), shielded = always_kept.absent() ? 0 : always_kept.counts(s);
     keep.counts(s) = 0;

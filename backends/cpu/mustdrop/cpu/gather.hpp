@@ -10,12 +10,12 @@
 MUSTDROP_NAMESPACE_BEGIN
 namespace cpu {
 
-/// Calls f(segment, first, last) for pieces of the keep lists, each of about bytes_a_part bytes.
+/// Calls f(segment, first, last) for pieces of the keep lists, each worth a thread.
 template <class Arch, class Executor, class Index, class F>
 void for_each_kept_part(backend<Arch, Executor> const& on, index_t tokens, segments const& segments, keep_lists<Index const> keep,
                         index_t row_bytes, F const& f) noexcept {
   index_t const bound = segments.bound(tokens) < keep.capacity() ? segments.bound(tokens) : keep.capacity();
-  for_each_part(on, segments.count, bound, rows_a_part(row_bytes), [&](index_t s, index_t first, index_t last) {
+  for_each_part(on, segments.count, bound, many_a_part(on, row_bytes), [&](index_t s, index_t first, index_t last) {
     index_t const end = last < keep.counts(s) ? last : keep.counts(s);
     if (first < end) { f(s, first, end); }
   });

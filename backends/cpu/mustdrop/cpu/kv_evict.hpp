@@ -75,7 +75,7 @@ template <class Arch, class Executor, class Index>
 status kv_evict_impl(backend<Arch, Executor> const& on, evict_options const& options, tensor_view<float const, 1> scores,
                      tensor_view<slot_kind const, 1> kind, segments const& segments, tensor_view<std::int32_t const, 1> requested,
                      keep_lists<Index> keep, workspace scratch) noexcept {
-  on.execute(segments.count, [&](index_t s) {
+  in_parts(on, segments.count, many_a_part(on, selection_bytes * segments.bound(kind.size(0))), [&](index_t s) {
     index_t const begin = segments.begin(s), n = segments.size(s, kind.size(0)), block = options.block < n ? options.block : n;
     keep.counts(s) = 0;
     if (n == 0) { return; }

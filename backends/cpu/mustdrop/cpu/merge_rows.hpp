@@ -76,7 +76,7 @@ template <class Arch, class Executor, class T, class Index, class Out>
 status merge_rows_impl(backend<Arch, Executor> const& on, tensor_view<T const, 2> rows, tensor_view<float const, 1> sizes,
                        tensor_view<Index const, 1> source, segments const& segments, tensor_view<Out, 2> out,
                        tensor_view<float, 1> out_sizes, tensor_view<std::int32_t const, 1> out_offsets) noexcept {
-  index_t const tokens = rows.size(0), part = rows_a_part(rows.size(1) * static_cast<index_t>(sizeof(T) + sizeof(Out)));
+  index_t const tokens = rows.size(0), part = many_a_part(on, rows.size(1) * static_cast<index_t>(sizeof(T) + sizeof(Out)));
   auto const size_of = [&](index_t i) { return sizes.absent() ? 1.0f : sizes(i); };
   for_each_part(on, segments.count, segments.bound(tokens), part, [&](index_t s, index_t first, index_t last) {
     index_t const begin = segments.begin(s), size = segments.size(s, tokens), to = out_begin<Arch>(segments, out_offsets, s);

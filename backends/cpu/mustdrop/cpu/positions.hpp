@@ -34,7 +34,8 @@ template <class Arch, class Executor, class P, class Index>
 status positions_impl(backend<Arch, Executor> const& on, position_policy policy, tensor_view<P const, 2> old, segments const& segments,
                       keep_lists<Index const> keep, tensor_view<P, 2> out, tensor_view<P, 1> delta,
                       tensor_view<std::int32_t const, 1> out_offsets) noexcept {
-  on.execute(segments.count, [&](index_t s) {
+  index_t const each = old.size(0) * static_cast<index_t>(2 * sizeof(P) + sizeof(Index));
+  in_parts(on, segments.count, many_a_part(on, each * segments.bound(old.size(1))), [&](index_t s) {
     index_t const begin = segments.begin(s), size = segments.size(s, old.size(1)), to = out_begin<Arch>(segments, out_offsets, s);
     index_t const kept = keep.counts(s);
     for (index_t a = 0; a < old.size(0) && kept > 0; ++a) {

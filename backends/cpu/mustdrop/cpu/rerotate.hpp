@@ -64,7 +64,7 @@ status rerotate_impl(backend<Arch, Executor> const& on, rope_pairs pairs, tensor
                      tensor_view<P const, 2> old, tensor_view<P const, 2> updated, tensor_view<float const, 1> inv_freq,
                      tensor_view<std::int32_t const, 1> axis_of) noexcept {
   index_t const heads = keys.size(0), slots = keys.size(1), frequencies = inv_freq.size(0);
-  index_t const part = rows_a_part(heads * keys.size(2) * static_cast<index_t>(sizeof(T)));
+  index_t const part = many_a_part(on, heads * keys.size(2) * static_cast<index_t>(sizeof(T)));
   if (heads == 0) { return status::ok; }
   for_each_part(on, segments.count, segments.bound(slots), part, [&](index_t s, index_t first, index_t last) {
     index_t const begin = segments.begin(s), size = segments.size(s, slots), end = begin + (last < size ? last : size);

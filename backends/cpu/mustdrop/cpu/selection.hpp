@@ -15,6 +15,9 @@ namespace cpu {
 
 constexpr std::int32_t lowest_key = std::numeric_limits<std::int32_t>::min(), highest_key = std::numeric_limits<std::int32_t>::max();
 
+/// About how many bytes a selection reads for a token of its segment: its key, once for each bit of the range.
+constexpr index_t selection_bytes = 32 * sizeof(std::int32_t);
+
 /// What stays: keys above `key`, and of those equal to it the first `ties`.
 struct cutoff {
   std::int32_t key;

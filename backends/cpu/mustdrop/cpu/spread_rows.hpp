@@ -14,7 +14,7 @@ status spread_rows_impl(backend<Arch, Executor> const& on, tensor_view<T const, 
                         segments const& segments, tensor_view<std::int32_t const, 1> merged_offsets, tensor_view<T, 2> out) noexcept {
   index_t const tokens = source.size(0), dim = merged.size(1);
   if (dim == 0) { return status::ok; }
-  index_t const part = rows_a_part(dim * static_cast<index_t>(sizeof(T)));
+  index_t const part = many_a_part(on, dim * static_cast<index_t>(sizeof(T)));
   for_each_part(on, segments.count, segments.bound(tokens), part, [&](index_t s, index_t first, index_t last) {
     index_t const begin = segments.begin(s), from = out_begin<Arch>(segments, merged_offsets, s), size = segments.size(s, tokens);
     index_t const end = begin + (last < size ? last : size);

@@ -18,7 +18,7 @@ template <class Arch, class Executor, class Index>
 status top_k_impl(backend<Arch, Executor> const& on, top_k_options options, tensor_view<float const, 1> scores, segments const& segments,
                   tensor_view<std::int32_t const, 1> requested, keep_lists<Index> keep, workspace scratch) noexcept {
   selection_memory<Arch> const memory(scratch, scores.size(0));
-  on.execute(segments.count, [&](index_t s) {
+  in_parts(on, segments.count, many_a_part(on, selection_bytes * segments.bound(scores.size(0))), [&](index_t s) {
     index_t const begin = segments.begin(s), n = segments.size(s, scores.size(0));
     std::int32_t* const keys = memory.keys + begin;
     for_each_register<Arch>(n, [&](index_t t, auto left) {

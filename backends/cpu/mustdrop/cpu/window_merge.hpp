@@ -144,7 +144,7 @@ status window_merge_impl(backend<Arch, Executor> const& on, merge_options option
                          tensor_view<Index, 1> source, keep_lists<Index> keep, workspace scratch) noexcept {
   index_t const n = window.tokens(), tokens = features.size(0), dim = features.size(1);
   merge_memory<Arch> const memory(scratch, tokens, n);
-  on.execute(segments.count, [&](index_t s) {
+  in_parts(on, segments.count, many_a_part(on, selection_bytes * segments.bound(tokens)), [&](index_t s) {
     token_grid const& grid = grids(s);
     keep.counts(s) = 0;
     if (grid.tokens() == 0) { return; }
@@ -159,7 +159,7 @@ status window_merge_impl(backend<Arch, Executor> const& on, merge_options option
   });
 
   // From the last row to the first: window_similarity has just read the features in order, and the end of them is in the cache.
-  index_t const part = rows_a_part(dim * static_cast<index_t>(sizeof(T) + sizeof(Row))), bound = segments.bound(tokens);
+  index_t const part = many_a_part(on, dim * static_cast<index_t>(sizeof(T) + sizeof(Row))), bound = segments.bound(tokens);
   for_each_part(on, segments.count, bound, part, [&](index_t from_last, index_t behind_first, index_t behind_last) {
     index_t const s = segments.count - 1 - from_last, first = bound - behind_last, last = bound - behind_first;
     index_t const begin = segments.begin(s), end = last < keep.counts(s) ? last : keep.counts(s);

@@ -81,7 +81,7 @@ status window_similarity_impl(backend<Arch, Executor> const& on, window_shape wi
                               workspace scratch) noexcept {
   auto* const all_rows = static_cast<unit_row*>(scratch.data);
   index_t const dim = features.size(1), n = window.tokens(), stride = dim > 0 ? features.strides[0] : 0;  // rows of nothing: no address
-  index_t const part = rows_a_part(n * dim * static_cast<index_t>(sizeof(T)));
+  index_t const part = many_a_part(on, n * dim * static_cast<index_t>(sizeof(T)));
   for_each_part(on, segments.count, similarity.size(1), part, [&](index_t s, index_t first, index_t last) {
     token_grid const& grid = grids(s);
     index_t const begin = segments.begin(s), window_count = window.windows(grid);
