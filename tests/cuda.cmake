@@ -29,6 +29,7 @@ foreach(source IN LISTS sources)
   endif()
 endforeach()
 add_cuda_test(cuda_launches cuda_launches.cpp)
+add_cuda_test(cuda_attention_tiles cuda_attention_tiles.cpp)
 
 file(GLOB sources CONFIGURE_DEPENDS golden.cpp golden_*.cpp)
 add_executable(cuda_golden ${sources})

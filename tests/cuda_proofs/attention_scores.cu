@@ -56,18 +56,21 @@ void of_map(std::string const& title, shape s, extras const& with = {}) {
 }  // namespace
 
 void calls() {
-  for (int const keys : {31, 32, 33, 63, 64, 65, 129}) {  // tiles of 8 rows × 64 keys
+  for (int const keys : {31, 32, 33, 127, 128, 129, 257}) {  // tiles of 8 rows × 128 keys
     one<float, float>("2 heads, a row, " + std::to_string(keys) + " keys, 16 f32", {2, 2, 1, keys, 16});
   }
   for (int const rows : {7, 8}) { one<float, float>("a head, " + std::to_string(rows) + " rows, 33 keys, 16 f32", {1, 1, rows, 33, 16}); }
   for (int const dim : {1, 31, 32, 33, 40, 64, 68}) {  // 32 features at a time
     one<float, float>("2 heads, a row, 33 keys, " + std::to_string(dim) + " f32", {2, 1, 1, 33, dim});
   }
-  for (int const rows : {9, 63, 64, 65}) {  // tiles of 64 rows × 64 keys
+  for (int const rows : {9, 31, 32, 33, 65}) {  // tiles of 32 rows × 64 keys
     one<float, float>("a head, " + std::to_string(rows) + " rows, 33 keys, 8 f32", {1, 1, rows, 33, 8});
   }
   for (int const keys : {63, 64, 65}) { one<float, float>("a head, 9 rows, " + std::to_string(keys) + " keys, 8 f32", {1, 1, 9, keys, 8}); }
   one<float, float>("a head, 9 rows, 33 keys, 40 f32", {1, 1, 9, 33, 40});
+  for (int const keys : {1024, 2047, 2048, 2049, 4097}) {  // tiles of 2048 exponentials, in one of two buffers
+    one<float, float>("a head, a row, " + std::to_string(keys) + " keys, 4 f32", {1, 1, 1, keys, 4});
+  }
   one<md::half, md::half>("4 heads of 2, 2 rows, 33 keys, 64 f16", {4, 2, 2, 33, 64});
   one<md::half, md::half>("2 heads of 1, 9 rows, 33 keys, 8 f16", {2, 1, 9, 33, 8});
   one<md::half, md::half>("2 heads, a row, 33 keys, 33 f16", {2, 2, 1, 33, 33});
