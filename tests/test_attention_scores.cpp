@@ -8,6 +8,7 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "refused_workspaces.hpp"
 
 namespace {
 
@@ -952,7 +953,6 @@ TYPED_TEST(AttentionScores, WrongOptionsAreRefused) {
   EXPECT_EQ(both_after<TypeParam>([](auto& c) { c.options.heads_total = 4; }), status::ok);
 }
 
-// A backend that needs no workspace takes none; any other refuses one byte too few and memory that is not aligned to 64.
 TYPED_TEST(AttentionScores, TooLittleOrMisalignedWorkspaceIsRefused) {
   scores_call<TypeParam> const call;
   for (md::attention_shape const shape : {md::attention_shape{4, 3, 5, 2, 2}, md::attention_shape{4, 3, 5, 0, 0}}) {
@@ -961,13 +961,7 @@ TYPED_TEST(AttentionScores, TooLittleOrMisalignedWorkspaceIsRefused) {
       auto const lend = [&](auto& c) { c.scratch = scratch; };
       return shape.dim > 0 ? keys_after<TypeParam>(lend) : map_after<TypeParam>(lend);
     };
-    aligned_memory memory(needed + 64);
-    char* const begin = static_cast<char*>(memory.lend().data);
-    auto const expected = needed == 0 ? status::ok : status::workspace_too_small;
-    EXPECT_EQ(answer({begin, needed}), status::ok);
-    EXPECT_EQ(answer({begin, needed == 0 ? 0 : needed - 1}), expected);
-    EXPECT_EQ(answer({nullptr, 0}), expected);
-    EXPECT_EQ(answer({begin + 8, needed}), expected);
+    expect_wrong_workspaces_refused(needed, answer);
   }
 }
 

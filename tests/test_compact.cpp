@@ -12,33 +12,17 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "ragged.hpp"
 
 namespace {
 
 using Bytes = std::vector<std::uint8_t>;
-using Offsets = std::vector<std::int32_t>;
-using Lists = std::vector<std::vector<int>>;
 
 constexpr md::index_t huge = std::numeric_limits<md::index_t>::max();
 
-/// Keep lists as a word reads them: [segments, capacity]. What no list uses is a number that no slot has.
-template <class Index>
-struct kept_slots {
-  explicit kept_slots(Lists const& lists) {
-    for (auto const& list : lists) { capacity = std::max(capacity, list.size()), counts.push_back(static_cast<std::int32_t>(list.size())); }
-    indices.assign(lists.size() * capacity, Index{1} << 30);
-    for (std::size_t s = 0; s < lists.size(); ++s) { std::copy(lists[s].begin(), lists[s].end(), indices.data() + s * capacity); }
-  }
-  md::keep_lists<Index> lists() { return {md::view(indices.data(), counts.size(), capacity), md::view(counts.data(), counts.size())}; }
-
-  std::size_t capacity = 0;
-  std::vector<Index> indices;
-  std::vector<std::int32_t> counts;
-};
-
 template <class Backend, class Index = std::int32_t>
 md::status compact(std::vector<md::kv_cache> const& caches, Lists const& keep, Offsets const& offsets = {}) {
-  kept_slots<Index> kept(keep);
+  kept_tokens<Index> kept(keep);
   md::segments const segments{static_cast<md::index_t>(keep.size()), offsets.empty() ? nullptr : offsets.data(), nullptr, 0};
   return md::compact(Backend{}, md::view(caches.data(), caches.size()), segments, kept.lists());
 }

@@ -11,11 +11,10 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "ragged.hpp"
 
 namespace {
 
-using Offsets = std::vector<std::int32_t>;
-using Lists = std::vector<std::vector<int>>;
 constexpr md::index_t dims[] = {1, 3, 17, 31, 32, 33, 64, 1024};
 
 struct rgb {
@@ -24,23 +23,6 @@ struct rgb {
 struct line {
   std::uint8_t byte[64];
 };
-
-/// Keep lists as a word reads them: [segments, capacity]. What no list uses is a number that no token has.
-template <class Index>
-struct kept_tokens {
-  explicit kept_tokens(Lists const& lists, std::size_t longest = 0) : capacity(longest) {
-    for (auto const& list : lists) { capacity = std::max(capacity, list.size()), counts.push_back(static_cast<std::int32_t>(list.size())); }
-    indices.assign(lists.size() * capacity, Index{1} << 30);
-    for (std::size_t s = 0; s < lists.size(); ++s) { std::copy(lists[s].begin(), lists[s].end(), indices.data() + s * capacity); }
-  }
-  md::keep_lists<Index> lists() { return {md::view(indices.data(), counts.size(), capacity), md::view(counts.data(), counts.size())}; }
-
-  std::size_t capacity;
-  std::vector<Index> indices;
-  std::vector<std::int32_t> counts;
-};
-
-md::segments cut(Offsets const& offsets) { return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, 0}; }
 
 /// Ragged: some segments are empty.
 Offsets random_offsets(std::mt19937& random, int segments) {

@@ -10,16 +10,14 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "ragged.hpp"
 
 namespace {
 
 using Floats = std::vector<float>;
-using Offsets = std::vector<std::int32_t>;
 using Source = std::vector<std::int32_t>;
 constexpr md::index_t dims[] = {1, 3, 17, 31, 32, 33, 64, 1024};
 constexpr float untouched = -77;
-
-md::segments cut(Offsets const& offsets) { return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, 0}; }
 
 struct merged_rows {
   Floats rows, sizes;

@@ -10,17 +10,15 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "ragged.hpp"
 
 namespace {
 
-using Offsets = std::vector<std::int32_t>;
 constexpr md::index_t dims[] = {1, 3, 17, 31, 32, 33, 64, 1024};
 
 struct rgb {
   std::uint8_t channel[3];
 };
-
-md::segments cut(Offsets const& offsets) { return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, 0}; }
 
 /// One row for each token; what is not written is `guard`.
 template <class Backend, class T, class Index>
