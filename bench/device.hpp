@@ -145,13 +145,13 @@ void measure(benchmark::State& state, shape const& s, bool&) {
   if (graph.status() != md::status::ok) { return fail(state, "not ok"); }
   graph.launch();
   double took = 0;
-  for (auto _ : state) {
+  event begin, end;
+  while (state.KeepRunningBatch(static_cast<benchmark::IterationCount>(calls))) {
     if (s.cold) { empty_l2(start + stride * count); }
-    event begin, end;
     begin.record();
     graph.launch();
     end.record();
-    double const seconds = end.seconds_since(begin) / static_cast<double>(calls);
+    double const seconds = end.seconds_since(begin);
     state.SetIterationTime(seconds);
     took += seconds;
   }
