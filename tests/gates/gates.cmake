@@ -51,7 +51,10 @@ foreach(way subdirectory package wrong_version bare)
   add_gate(consumer_${way} consumer/consume.sh 1 ${way} ${PROJECT_BINARY_DIR} ${work}/consumer_${way})
 endforeach()
 
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+add_test(NAME cuda_report COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/cuda_report sm_75 sm_100)
+set_tests_properties(cuda_report PROPERTIES SKIP_RETURN_CODE 77 LABELS gate TIMEOUT 1800)
+
 if(EXISTS ${PROJECT_SOURCE_DIR}/scripts/check_docs.py)
-  find_package(Python3 REQUIRED COMPONENTS Interpreter)
   add_test(NAME docs COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/check_docs.py)
 endif()
