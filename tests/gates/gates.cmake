@@ -52,8 +52,10 @@ foreach(way subdirectory package wrong_version bare)
 endforeach()
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-add_test(NAME cuda_report COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/cuda_report sm_75 sm_100)
-set_tests_properties(cuda_report PROPERTIES SKIP_RETURN_CODE 77 LABELS gate TIMEOUT 1800)
+# What the gate nvcc compiled: spills, lost vector loads, occupancy.
+add_test(NAME cuda_report COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/cuda_report --compiled ${work}/nvcc sm_75 sm_100)
+set_tests_properties(cuda_report PROPERTIES SKIP_RETURN_CODE 77 LABELS gate TIMEOUT 600 FIXTURES_REQUIRED compiled_kernels)
+set_tests_properties(nvcc PROPERTIES FIXTURES_SETUP compiled_kernels)
 
 if(EXISTS ${PROJECT_SOURCE_DIR}/scripts/check_docs.py)
   add_test(NAME docs COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/check_docs.py)

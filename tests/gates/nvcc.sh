@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# nvcc.sh WORK [ARCHITECTURE…]: the CUDA backend as its own compiler sees it, warnings being errors.
+# nvcc.sh WORK [ARCHITECTURE…]: the CUDA backend as its own compiler sees it, warnings being errors. What it makes of the kernels stays in
+# WORK/ARCHITECTURE, for scripts/cuda_report.
 # - Each header alone and twice.
 # - Every word for each type: in C++17 for the oldest architecture, in C++20 for a new one, and in both for those that are named.
 # - Files compiled for two lists of architectures in one program share no kernel, and answer as they must as far as the host's side goes.
@@ -25,12 +26,19 @@ for header in backends/cuda/mustdrop/cuda/*.cuh; do
   headers=$((headers + 1))
 done
 
-compile sm_75 c++17 tests/link/every_word.cpp "$work/old.o"
-compile sm_100 c++20 tests/link/every_word.cpp "$work/new.o"
+every_word() {  # ARCHITECTURE STANDARD
+  mkdir -p "$work/$1"
+  compile "$1" "$2" tests/link/every_word.cpp "$work/$1/every_word.o" -Xptxas -v --keep --keep-dir "$work/$1" 2> "$work/$1/ptxas.txt" ||
+    { cat "$work/$1/ptxas.txt" && exit 1; }
+}
+every_word sm_75 c++17
+every_word sm_100 c++20
+cp "$work/sm_75/every_word.o" "$work/old.o"
+cp "$work/sm_100/every_word.o" "$work/new.o"
 for architecture in "$@"; do
   for standard in c++17 c++20; do
     echo "$architecture, $standard"
-    compile "$architecture" $standard tests/link/every_word.cpp "$work/every_word.o"
+    every_word "$architecture" $standard
   done
 done
 
