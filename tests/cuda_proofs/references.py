@@ -13,6 +13,6 @@ def sum_over_heads(weights):
     return weights.sum(0)
 
 
-def row_means(rows):
-    """The mean of each pair of rows."""
-    return rows.view(rows.shape[0] // 2, 2, rows.shape[1]).mean(1)
+def means_of_every_second(rows):
+    """Rows of even number have one mean, the others another."""
+    return rows.view(rows.shape[0] // 2, 2, rows.shape[1]).mean(0)

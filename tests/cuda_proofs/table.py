@@ -19,7 +19,7 @@ QUICK = [
     ("window_similarity", "a window of 1x2, 65 f32"),
     ("attention_scores", "2 heads, a row, 33 keys, 16 f32"),
     ("top_k", "33 scores, 12 stay*"),
-    ("random", "257 tokens: random_scores_kernel"),
+    ("random", "257 tokens"),
     ("window_merge", "of 4 windows of 2x2 merge 2, 64 f32"),
     ("cls_topk", "2 heads, 34 tokens"),
     ("dual_mask", "33 tokens, by threshold"),
@@ -127,4 +127,12 @@ PLANTED = [
 # Launches that are compared with a function of references.py, in real arithmetic: inputs and output are pointers, each at a byte of a
 # parameter of the kernel, to dense tensors.
 Equal = namedtuple("Equal", "word kernel launch reference inputs output verdict")
-EQUAL = []
+EQUAL = [
+    Equal("attention_scores", "dots_kernel", "2 heads, a row, 33 keys, 16 f32", "dots",
+          {"query": (2, 0, [2, 1, 16], "float32"), "keys": (3, 0, [2, 33, 16], "float32")}, (1, 200, [2, 1, 33], "float32"), "verified"),
+    Equal("attention_scores", "over_heads_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", "sum_over_heads",
+          {"weights": (2, 0, [2, 3, 257], "float32")}, (1, 200, [3, 257], "float32"), "verified"),
+    # Of votes, by which a warp finds the tokens of a row, sentryward has no values.
+    Equal("merge_rows", "merge_rows_kernel", "6 tokens, 4 f32", "means_of_every_second",
+          {"rows": (1, 32, [6, 4], "float32")}, (1, 120, [2, 4], "float32"), "unsupported"),
+]
