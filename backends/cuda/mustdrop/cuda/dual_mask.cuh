@@ -31,7 +31,7 @@ struct dual_test {
     return or_zero(sum) < share && or_zero(max) < individual ? lowest_key : highest_key;
   }
   __device__ std::uint32_t rank(float sum, float max) const {
-    float const together = share > 0 ? ratio(sum, share) : 0.0f, alone = ratio(max, individual);
+    float const shared = ratio(sum, share), together = share > 0 ? shared : 0.0f, alone = ratio(max, individual);  // no branch
     return score_order(together > alone ? together : alone);
   }
 };
@@ -79,6 +79,7 @@ __global__ void __launch_bounds__(select_threads)
   dual_test const test{share, options.individual};
   bool const ranks = job.asked(s) >= 0;
   std::uint32_t* const keys = all_keys + begin;
+#pragma unroll 1  // unrolled, its divisions spill on sm_100
   for (index_t t = threadIdx.x; t < n; t += blockDim.x) {
     std::uint32_t const rank = test.rank(sums[t], most[t]), passes = test.passes(sums[t], most[t]);
     keys[t] = ranks ? rank : passes;
