@@ -37,6 +37,7 @@ endif()
 
 add_gate(same_bits gates/same_bits.sh ${jobs} ${work}/same_bits ${jobs})
 add_gate(nvcc gates/nvcc.sh 1 ${work}/nvcc)
+add_gate(verify_cuda gates/verify_cuda.sh 1)
 add_gate(symbols gates/symbols.sh 1 ${work}/symbols)
 add_gate(fuzz gates/fuzz.sh 1 ${work}/fuzz 10)
 add_gate(fuzz_words gates/fuzz_words.sh ${jobs} ${work}/fuzz_words ${jobs} avx2 10
