@@ -75,6 +75,11 @@ void calls() {
   one<md::half, md::half>("2 heads of 1, 9 rows, 33 keys, 8 f16", {2, 1, 9, 33, 8});
   one<md::half, md::half>("2 heads, a row, 33 keys, 33 f16", {2, 2, 1, 33, 33});
   one<md::bfloat16, md::bfloat16>("2 heads, a row, 33 keys, 64 bf16", {2, 2, 1, 33, 64});
+  one<md::bfloat16, md::bfloat16>("2 heads, a row, 33 keys, 33 bf16", {2, 2, 1, 33, 33});
+  one<md::bfloat16, md::bfloat16>("a head, 9 rows, 33 keys, 8 bf16", {1, 1, 9, 33, 8});
+  one<md::bfloat16, md::bfloat16>("a head, 9 rows, 33 keys, 9 bf16", {1, 1, 9, 33, 9});
+  one<md::half, md::half>("a head, 9 rows, 33 keys, 9 f16", {1, 1, 9, 33, 9});
+  one<float, float>("a head, 9 rows, 33 keys, 9 f32", {1, 1, 9, 33, 9});
 
   extras with;
   with.softcap = 30, with.head_sum = true, with.limits = {33, 0, 10};

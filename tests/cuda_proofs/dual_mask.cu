@@ -33,6 +33,7 @@ void calls() {
   for (int const n : {1, 31, 32, 33, 64, 65, 255, 256, 257, 513}) {
     one<std::int32_t>(std::to_string(n) + " tokens, by threshold", whole(n), -1, n / 4);
   }
+  one<std::int32_t>("33 tokens, by threshold, none protected", whole(33), -1, -1);
   for (int const n : {33, 257}) { one<std::int32_t>(std::to_string(n) + " tokens, 20 stay, none protected", whole(n), 20, -1); }
   one<std::int64_t>("257 tokens, 20 stay, 32 protected, 64-bit", whole(257), 20, 32);
   one<std::int32_t>("900 tokens, 257 protected", whole(900), -1, 257);

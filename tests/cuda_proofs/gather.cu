@@ -65,7 +65,11 @@ void calls() {
   for (int const dim : {30, 31, 32, 33, 255, 257}) {
     one<md::half, std::int32_t>("5 of 9 rows, " + std::to_string(dim) + " f16", whole(9), {5}, 1, dim);
   }
-  one<std::uint8_t, std::int32_t>("5 of 9 rows, 33 bytes", whole(9), {5}, 1, 33);
+  for (int const bytes : {33, 34, 36, 40, 48}) {  // words of 1, 2, 4, 8 and 16 bytes
+    std::string const title = "5 of 9 rows, " + std::to_string(bytes) + " bytes";
+    one<std::uint8_t, std::int32_t>(title, whole(9), {5}, 1, bytes);
+    one<std::uint8_t, std::int64_t>(title + ", 64-bit", whole(9), {5}, 1, bytes);
+  }
   one<float, std::int64_t>("5 of 9 rows, 3 heads apart, 32 f32, 64-bit", whole(9), {5}, 3, 32, 4);
   one<float, std::int32_t>("5 of 9 rows, 3 heads apart, 33 f32", whole(9), {5}, 3, 33, 1);
   one<float, std::int32_t>("segments of 33 0 257 31", ragged({33, 0, 257, 31}, 3), {12, 0, 65, 31}, 1, 64);

@@ -39,6 +39,9 @@ void calls() {
   one<md::half, md::half, std::int32_t>("6 tokens, 136 f16", whole(6), 136);
   one<md::half, float, std::int64_t>("6 tokens, 136 f16 to f32, 64-bit", whole(6), 136);
   one<md::bfloat16, md::bfloat16, std::int32_t>("6 tokens, 33 bf16", whole(6), 33);
+  one<md::bfloat16, md::bfloat16, std::int32_t>("6 tokens, 136 bf16", whole(6), 136);
+  one<md::half, md::half, std::int32_t>("6 tokens, 33 f16", whole(6), 33);
+  one<md::half, float, std::int64_t>("6 tokens, 33 f16 to f32, 64-bit", whole(6), 33);
   one<float, float, std::int32_t>("segments of 33 0 9, room behind", ragged({33, 0, 9}, 2), 33, false, true);
   one<float, float, std::int32_t>("segments of 33 0 9, packed", ragged({33, 0, 9}), 8, false, true, {0, 17, 17, 22});
 }

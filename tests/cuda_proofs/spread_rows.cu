@@ -23,6 +23,11 @@ void calls() {
   for (int const dim : {1, 31, 32, 33, 255, 256, 257}) {
     one<md::half, std::int64_t>("5 tokens, " + std::to_string(dim) + " f16, 64-bit", whole(5), dim);
   }
+  for (int const bytes : {33, 34, 36, 40, 48}) {  // words of 1, 2, 4, 8 and 16 bytes
+    std::string const title = "9 tokens, " + std::to_string(bytes) + " bytes";
+    one<std::uint8_t, std::int32_t>(title, whole(9), bytes);
+    one<std::uint8_t, std::int64_t>(title + ", 64-bit", whole(9), bytes);
+  }
   one<md::bfloat16, std::int32_t>("segments of 33 0 9", ragged({33, 0, 9}, 2), 64);
   one<float, std::int32_t>("segments of 33 0 9, packed", ragged({33, 0, 9}), 64, {0, 10, 10, 12});
 }

@@ -14,6 +14,9 @@ EXCEPTIONS = []
 # Kernels of the backend that no proof is of, and why.
 WITHOUT_PROOF = {}
 
+# Kernels that are compiled and that no call launches: kernel and type as patterns, why.
+NEVER_LAUNCHED = {("rank_kernel", "dual_mask_job<*"): "dual_mask has no order by score"}
+
 # For a short run: one launch of each kernel at which it crosses a boundary, cheap ones.
 QUICK = [
     ("window_similarity", "a window of 1x2, 65 f32"),
@@ -45,7 +48,7 @@ PLANTED = [
         "top_k", "select_kernel", "33 scores, 12 stay", RACE),
     Bug("tiles of keys overlap by one", "selection.cuh", "i < n; i += blockDim.x) { keys[i] = job.key(s, i); }",
         "i < n; i += blockDim.x - 1) { keys[i] = job.key(s, i); }",
-        "top_k", "select_kernel", "65 scores, 22 stay", RACE),
+        "top_k", "select_kernel", "257 scores, 86 stay", RACE),
     Bug("every warp notes the cutoff", "selection.cuh", "if (threadIdx.x == 0) { memory.cuts[s] = cut; }",
         "if (lane_of_thread() == 0) { memory.cuts[s] = cut; }", "top_k", "select_kernel", "33 scores, 12 stay", RACE),
     Bug("one tie too many", "selection.cuh", "(tie && ties_before < cut.ties)", "(tie && ties_before <= cut.ties)",
@@ -124,15 +127,81 @@ PLANTED = [
         "attention_scores", "add_rows_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", RACE),
 ]
 
-# Launches that are compared with a function of references.py, in real arithmetic: inputs and output are pointers, each at a byte of a
-# parameter of the kernel, to dense tensors.
-Equal = namedtuple("Equal", "word kernel launch reference inputs output verdict")
+# Launches that are compared with a function of references.py, in real arithmetic: inputs and outputs are pointers, each at a byte of a
+# parameter of the kernel, to dense tensors, which may begin some bytes behind it. An input that is a pair of the two is a number.
+Equal = namedtuple("Equal", "word kernel launch reference inputs outputs verdict")
+PROVED, NOT_PROVED, UNSUPPORTED = "verified", "equivalence_not_proven", "unsupported"
+
+
+def dots(heads, kv_heads, rows, keys, dim, kind="f32", of="dots", verdict=PROVED):
+    name = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[kind]
+    many = f"{heads} heads" if heads > 1 else "a head"
+    title = f"{many}{f' of {kv_heads}' if rows > 1 and heads > 1 else ''}, {f'{rows} rows' if rows > 1 else 'a row'}, {keys} keys, {dim} {kind}"
+    return Equal("attention_scores", "dots_kernel", title, of,
+                 {"query": (2, 0, [heads, rows, dim], name), "keys": (3, 0, [kv_heads, keys, dim], name)},
+                 [(1, 200, [heads, rows, keys], "float32")], verdict)
+
+
+def exponentials_over_heads(keys, of="weights_of_two_heads", verdict=PROVED):
+    return Equal("attention_scores", "over_heads_kernel", f"2 heads, a row, {keys} keys, 16 f32", of,
+                 {"scratch": (1, 200, [2 * keys + 2], "float32")}, [(1, 200, [keys], "float32", 4 * (2 * keys + 2))], verdict)
+
+
 EQUAL = [
-    Equal("attention_scores", "dots_kernel", "2 heads, a row, 33 keys, 16 f32", "dots",
-          {"query": (2, 0, [2, 1, 16], "float32"), "keys": (3, 0, [2, 33, 16], "float32")}, (1, 200, [2, 1, 33], "float32"), "verified"),
-    Equal("attention_scores", "over_heads_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", "sum_over_heads",
-          {"weights": (2, 0, [2, 3, 257], "float32")}, (1, 200, [3, 257], "float32"), "verified"),
-    # Of votes, by which a warp finds the tokens of a row, sentryward has no values.
+    *[dots(2, 2, 1, keys, 16) for keys in (31, 32, 33, 63, 64, 65, 129)],
+    *[dots(2, 1, 1, 33, dim) for dim in (1, 31, 32, 33, 40, 64, 68)],
+    dots(1, 1, 7, 33, 16), dots(1, 1, 8, 33, 16), dots(1, 1, 9, 33, 8), dots(1, 1, 9, 65, 8), dots(1, 1, 9, 33, 40),
+    dots(2, 2, 1, 33, 33, "f16"), dots(2, 1, 9, 33, 8, "f16"), dots(4, 2, 2, 33, 64, "f16"),
+    dots(2, 2, 1, 33, 33, "bf16"), dots(2, 2, 1, 33, 64, "bf16"), dots(1, 1, 9, 33, 8, "bf16"),
+    dots(2, 2, 1, 33, 16, of="dots_but_the_last_feature", verdict=NOT_PROVED),
+    dots(2, 2, 1, 33, 16, of="dots_with_the_other_head", verdict=NOT_PROVED),
+    *[exponentials_over_heads(keys) for keys in (31, 32, 33, 129)],
+    exponentials_over_heads(33, of="weights_by_one_total", verdict=NOT_PROVED),
+    *[Equal("attention_scores", "over_heads_kernel", f"a map of 2 heads, 3 rows, {keys} keys, f32", "sum_over_heads",
+            {"weights": (2, 0, [2, 3, keys], "float32")}, [(1, 200, [3, keys], "float32")], PROVED) for keys in (1, 255, 256, 257, 513)],
+    Equal("attention_scores", "over_heads_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", "one_head",
+          {"weights": (2, 0, [2, 3, 257], "float32")}, [(1, 200, [3, 257], "float32")], NOT_PROVED),
+    Equal("random", "random_scores_kernel", "1 tokens", "first_random_score", {}, [(3, 0, [1], "float32")], PROVED),
+    Equal("random", "random_scores_kernel", "1 tokens", "second_random_score", {}, [(3, 0, [1], "float32")], NOT_PROVED),
+    # What it says of others; WITHOUT_EQUALITY has the reasons.
+    Equal("attention_scores", "exponentials_kernel", "2 heads, a row, 33 keys, 16 f32", "exponentials_of_two_rows",
+          {"logits": (1, 200, [66], "float32"), "scale": (1, 0)}, [(1, 200, [68], "float32")], UNSUPPORTED),
+    Equal("attention_scores", "add_rows_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", "sum_and_most_of_three_rows",
+          {"rows": (1, 200, [3, 257], "float32"), "total": (3, 0, [257], "float32"), "most": (4, 0, [257], "float32"), "decay": (1, 24),
+           "heads": (2, 0)}, [(3, 0, [257], "float32"), (4, 0, [257], "float32")], UNSUPPORTED),
+    Equal("dual_mask", "dual_keys_kernel", "33 tokens, by threshold, none protected", "both_below",
+          {"total": (1, 32, [33], "float32"), "most": (3, 0, [33], "float32"), "share": (2, 0), "individual": (2, 4)},
+          [(4, 0, [33], "int32")], UNSUPPORTED),
+    Equal("spread_rows", "copy_rows_kernel", "9 tokens, 128 f32", "spread",
+          {"merged": (2, 0, [9, 128], "float32"), "source": (1, 32, [9], "int32")}, [(2, 8, [9, 128], "float32")], UNSUPPORTED),
+    Equal("positions", "positions_kernel", "33 of 600 stay, renumbered", "counted_from_the_first",
+          {"old": (3, 0, [1, 600], "int32")}, [(4, 0, [1, 33], "int32")], UNSUPPORTED),
     Equal("merge_rows", "merge_rows_kernel", "6 tokens, 4 f32", "means_of_every_second",
-          {"rows": (1, 32, [6, 4], "float32")}, (1, 120, [2, 4], "float32"), "unsupported"),
+          {"rows": (1, 32, [6, 4], "float32")}, [(1, 120, [2, 4], "float32")], UNSUPPORTED),
 ]
+
+# Functions that are wrong, so that nothing may be equal to them.
+WRONG = ["dots_but_the_last_feature", "dots_with_the_other_head", "one_head", "weights_by_one_total", "second_random_score"]
+
+# Kernels of which nothing is proved but that they do not race, and why.
+CONTENTS = "contents of memory are given (a list, counts, a grid or keys), and with any sentryward compares nothing"
+WITHOUT_EQUALITY = {
+    "add_rows_kernel": "a maximum that takes NaN is a branch to the compiler, which sentryward has no expression for",
+    "assign_rows_kernel": CONTENTS,
+    "compact_kernel": CONTENTS,
+    "copy_rows_kernel": "an address that depends on a list is no expression to sentryward; of gather, contents are given as well",
+    "delta_kernel": CONTENTS,
+    "dual_keys_kernel": "comparisons that NaN fails have no expression in it",
+    "exponentials_kernel": "the exponential is a polynomial and bits of an exponent, with branches",
+    "keep_blocks_kernel": CONTENTS,
+    "keep_kernel": CONTENTS,
+    "merge_rows_kernel": "votes of a warp, by which it finds the tokens of a row, have no values",
+    "merged_rows_kernel": CONTENTS,
+    "place_windows_kernel": CONTENTS,
+    "positions_kernel": CONTENTS,
+    "rank_kernel": CONTENTS,
+    "rerotate_kernel": CONTENTS,
+    "select_kernel": "votes of a warp have no values, and keys are bits of numbers",
+    "transform_kernel": CONTENTS,
+    "window_similarity_kernel": CONTENTS,
+}

@@ -100,6 +100,9 @@ void calls() {
   }
   one<float, float, std::int32_t>("of 257 windows of 1x2 merge 10, 4 f32", two, {{1, 514}}, 10, 4);
   one<md::half, md::half, std::int64_t>("of 4 windows of 2x2 merge 2, 64 f16, 64-bit", four, {{5, 4}}, 2, 64);
+  one<md::half, md::half, std::int64_t>("of 4 windows of 2x2 merge 2, 33 f16, 64-bit", four, {{5, 4}}, 2, 33);
+  one<md::half, float, std::int32_t>("of 4 windows of 2x2 merge 2, 64 f16 to f32", four, {{5, 4}}, 2, 64);
+  one<md::bfloat16, md::bfloat16, std::int32_t>("of 4 windows of 2x2 merge 2, 64 bf16", four, {{5, 4}}, 2, 64);
   one<md::half, float, std::int32_t>("of 4 windows of 2x2 merge 2, 33 f16 to f32", four, {{5, 4}}, 2, 33);
   one<md::bfloat16, md::bfloat16, std::int32_t>("of 2 windows of 2x2 in 2 frames merge 1, 33 bf16", {2, 2, 2}, {{2, 4, 2, 0, 1}}, 1, 33);
 }

@@ -32,6 +32,8 @@ void calls() {
   one<float>("a window of 5x5, 33 f32", many, {{5, 5}}, 33);
   one<float>("a window of 2x2 in 2 frames, 33 f32", {2, 2, 2}, {{2, 2, 2}}, 33);
   one<md::half>("2 windows of 2x2, 64 f16", four, {{2, 4}}, 64);
+  one<md::half>("2 windows of 2x2, 33 f16", four, {{2, 4}}, 33);
+  one<md::bfloat16>("2 windows of 2x2, 64 bf16", four, {{2, 4}}, 64);
   one<md::bfloat16>("2 windows of 2x2, 33 bf16", four, {{2, 4}}, 33);
   one<float>("grids of 2x4 1x1 4x2, 33 f32", four, {{2, 4}, {1, 1}, {4, 2}}, 33);
 }
