@@ -91,8 +91,11 @@ void calls() {
   ragged.row_offsets = {0, 1, 1, 3}, ragged.key_offsets = {0, 33, 40, 73}, ragged.spans = {{0, 33}, {2, 5}, {30, 33}};
   one<float, float>("segments of 1 0 2 rows and 33 7 33 keys, spans, 8 f32", {2, 2, 3, 73, 8}, ragged);
 
-  for (int const keys : {1, 255, 256, 257, 513}) {
+  for (int const keys : {1, 127, 128, 129, 255, 256, 257}) {  // 128 a block
     of_map<float>("a map of 2 heads, 3 rows, " + std::to_string(keys) + " keys, f32", {2, 2, 3, keys, 0});
+  }
+  for (int const heads : {4, 5}) {  // four at a time
+    of_map<float>("a map of " + std::to_string(heads) + " heads, 5 rows, 33 keys, f32", {heads, heads, 5, 33, 0});
   }
   of_map<float>("a map of 2 heads, segments of 1 0 2 rows and 33 7 33 keys, spans, f32", {2, 2, 3, 73, 0}, ragged);
   extras limited;

@@ -5,55 +5,38 @@ import torch
 
 
 def dots(query, keys):
-    """Heads that follow one another share a head of keys."""
-    heads, rows, dim = query.shape
-    together = query.float().view(keys.shape[0], heads // keys.shape[0] * rows, dim)
-    return torch.matmul(together, keys.float().transpose(1, 2)).view(heads, rows, keys.shape[1])
+    return torch.matmul(query, keys.transpose(1, 2))
 
 
-def dots_but_the_last_feature(query, keys):
-    """Wrong."""
-    return dots(query[:, :, :-1].contiguous(), keys[:, :, :-1])
-
-
-def dots_with_the_other_head(query, keys):
-    """Wrong."""
-    return dots(query, torch.cat([keys[1:], keys[:1]]))
-
-
-def sum_over_heads(weights):
-    return weights.sum(0)
+def mean_of_heads(weights):
+    return weights.sum(0) / weights.shape[0]
 
 
 def one_head(weights):
     """Wrong."""
-    return weights[0] + weights[0]
+    return weights[0]
 
 
-def weights_of_two_heads(scratch):
-    """A row's exponentials of two heads, then what divides each."""
-    keys = (scratch.shape[0] - 2) // 2
-    return scratch[:keys] / scratch[2 * keys:2 * keys + 1] + scratch[keys:2 * keys] / scratch[2 * keys + 1:]
+def weights_of_two_heads(keys, wrong=False):
+    """Of a row: its exponentials of each head, room for their sum, what divides each, in one piece of scratch."""
+    def reference(scratch):
+        row = (scratch.shape[0] - 2) // 3
+        first, second = scratch[3 * row:3 * row + 1], scratch[3 * row + 1:]
+        return (scratch[:keys] / first + scratch[row:row + keys] / (first if wrong else second)) / 2
+    return reference
 
 
-def weights_by_one_total(scratch):
-    """Wrong."""
-    keys = (scratch.shape[0] - 2) // 2
-    return scratch[:keys] / scratch[2 * keys:2 * keys + 1] + scratch[keys:2 * keys] / scratch[2 * keys:2 * keys + 1]
-
-
-def exponentials_of_two_rows(logits, scale):
-    scaled = logits.view(2, logits.shape[0] // 2) * scale
+def exponentials_of_two_rows(dots, scale):
+    scaled = dots * scale
     powers = torch.exp(scaled - scaled.amax(1, keepdim=True))
-    return torch.cat([powers.view(logits.shape[0]), powers.sum(1)])
+    return powers, powers.sum(1)
 
 
-def sum_and_most_of_three_rows(rows, total, most, decay, heads):
-    first, second, third = (rows / heads)[0], (rows / heads)[1], (rows / heads)[2]
+def sum_and_most_of_three_rows(rows, total, most, decay):
     highest = most * decay
-    for weight in (first, second, third):
+    for weight in (rows[0], rows[1], rows[2]):
         highest = torch.where(weight > highest, weight, highest)
-    return total * decay + first + second + third, highest
+    return total * decay + rows[0] + rows[1] + rows[2], highest
 
 
 def both_below(total, most, share, individual):

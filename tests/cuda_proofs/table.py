@@ -127,48 +127,46 @@ PLANTED = [
         "attention_scores", "add_rows_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", RACE),
 ]
 
-# Launches that are compared with a function of references.py, in real arithmetic: inputs and outputs are pointers, each at a byte of a
-# parameter of the kernel, to dense tensors, which may begin some bytes behind it. An input that is a pair of the two is a number.
+# Launches that are compared with a function of references.py, in real arithmetic: inputs and outputs are tensors, each behind a pointer at
+# a byte of a parameter of the kernel, maybe some bytes behind it and a part of a larger one. An input of two numbers, parameter and byte,
+# is a number. To wrong functions nothing may be equal: NOT_PROVED.
 Equal = namedtuple("Equal", "word kernel launch reference inputs outputs verdict")
 PROVED, NOT_PROVED, UNSUPPORTED = "verified", "equivalence_not_proven", "unsupported"
 
 
-def dots(heads, kv_heads, rows, keys, dim, kind="f32", of="dots", verdict=PROVED):
-    name = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[kind]
-    many = f"{heads} heads" if heads > 1 else "a head"
-    title = f"{many}{f' of {kv_heads}' if rows > 1 and heads > 1 else ''}, {f'{rows} rows' if rows > 1 else 'a row'}, {keys} keys, {dim} {kind}"
-    return Equal("attention_scores", "dots_kernel", title, of,
-                 {"query": (2, 0, [heads, rows, dim], name), "keys": (3, 0, [kv_heads, keys, dim], name)},
-                 [(1, 200, [heads, rows, keys], "float32")], verdict)
+def stride(keys):
+    """Of a row in the scratch of attention_scores."""
+    return (keys + 3) // 4 * 4
 
 
-def exponentials_over_heads(keys, of="weights_of_two_heads", verdict=PROVED):
-    return Equal("attention_scores", "over_heads_kernel", f"2 heads, a row, {keys} keys, 16 f32", of,
-                 {"scratch": (1, 200, [2 * keys + 2], "float32")}, [(1, 200, [keys], "float32", 4 * (2 * keys + 2))], verdict)
+def exponentials_over_heads(keys, of="weights_of_two_heads({})", verdict=PROVED):
+    """A row of each head, a row for the sum, what divides each head's."""
+    return Equal("attention_scores", "over_heads_kernel", f"2 heads, a row, {keys} keys, 16 f32", of.format(keys),
+                 {"scratch": (1, 200, [3 * stride(keys) + 2], "float32")}, [(1, 200, [keys], "float32", 8 * stride(keys))], verdict)
+
+
+def map_over_heads(heads, rows, keys, of="mean_of_heads", verdict=PROVED):
+    return Equal("attention_scores", "over_heads_kernel", f"a map of {heads} heads, {rows} rows, {keys} keys, f32", of,
+                 {"weights": (2, 0, [heads, rows, keys], "float32")}, [(1, 200, [rows, keys], "float32", 0, [rows, stride(keys)])], verdict)
 
 
 EQUAL = [
-    *[dots(2, 2, 1, keys, 16) for keys in (31, 32, 33, 63, 64, 65, 129)],
-    *[dots(2, 1, 1, 33, dim) for dim in (1, 31, 32, 33, 40, 64, 68)],
-    dots(1, 1, 7, 33, 16), dots(1, 1, 8, 33, 16), dots(1, 1, 9, 33, 8), dots(1, 1, 9, 65, 8), dots(1, 1, 9, 33, 40),
-    dots(2, 2, 1, 33, 33, "f16"), dots(2, 1, 9, 33, 8, "f16"), dots(4, 2, 2, 33, 64, "f16"),
-    dots(2, 2, 1, 33, 33, "bf16"), dots(2, 2, 1, 33, 64, "bf16"), dots(1, 1, 9, 33, 8, "bf16"),
-    dots(2, 2, 1, 33, 16, of="dots_but_the_last_feature", verdict=NOT_PROVED),
-    dots(2, 2, 1, 33, 16, of="dots_with_the_other_head", verdict=NOT_PROVED),
-    *[exponentials_over_heads(keys) for keys in (31, 32, 33, 129)],
-    exponentials_over_heads(33, of="weights_by_one_total", verdict=NOT_PROVED),
-    *[Equal("attention_scores", "over_heads_kernel", f"a map of 2 heads, 3 rows, {keys} keys, f32", "sum_over_heads",
-            {"weights": (2, 0, [2, 3, keys], "float32")}, [(1, 200, [3, keys], "float32")], PROVED) for keys in (1, 255, 256, 257, 513)],
-    Equal("attention_scores", "over_heads_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", "one_head",
-          {"weights": (2, 0, [2, 3, 257], "float32")}, [(1, 200, [3, 257], "float32")], NOT_PROVED),
+    *[exponentials_over_heads(keys) for keys in (31, 32, 33, 127, 128, 129)],
+    exponentials_over_heads(33, of="weights_of_two_heads({}, wrong=True)", verdict=NOT_PROVED),
+    *[map_over_heads(2, 3, keys) for keys in (1, 127, 128, 129, 257)],
+    map_over_heads(4, 5, 33), map_over_heads(5, 5, 33),
+    map_over_heads(2, 3, 257, of="one_head", verdict=NOT_PROVED),
     Equal("random", "random_scores_kernel", "1 tokens", "first_random_score", {}, [(3, 0, [1], "float32")], PROVED),
     Equal("random", "random_scores_kernel", "1 tokens", "second_random_score", {}, [(3, 0, [1], "float32")], NOT_PROVED),
     # What it says of others; WITHOUT_EQUALITY has the reasons.
+    Equal("attention_scores", "dots_kernel", "2 heads, a row, 32 keys, 16 f32", "dots",
+          {"query": (2, 0, [2, 1, 16], "float32"), "keys": (3, 0, [2, 32, 16], "float32")}, [(1, 200, [2, 1, 32], "float32")], UNSUPPORTED),
     Equal("attention_scores", "exponentials_kernel", "2 heads, a row, 33 keys, 16 f32", "exponentials_of_two_rows",
-          {"logits": (1, 200, [66], "float32"), "scale": (1, 0)}, [(1, 200, [68], "float32")], UNSUPPORTED),
+          {"dots": (1, 200, [2, 33], "float32", 0, [2, 36]), "scale": (1, 0)},
+          [(1, 200, [2, 33], "float32", 0, [2, 36]), (1, 200, [2], "float32", 4 * 3 * 36)], UNSUPPORTED),
     Equal("attention_scores", "add_rows_kernel", "a map of 2 heads, 3 rows, 257 keys, f32", "sum_and_most_of_three_rows",
-          {"rows": (1, 200, [3, 257], "float32"), "total": (3, 0, [257], "float32"), "most": (4, 0, [257], "float32"), "decay": (1, 24),
-           "heads": (2, 0)}, [(3, 0, [257], "float32"), (4, 0, [257], "float32")], UNSUPPORTED),
+          {"rows": (1, 200, [3, 257], "float32", 0, [3, 260]), "total": (2, 0, [257], "float32"), "most": (3, 0, [257], "float32"),
+           "decay": (1, 24)}, [(2, 0, [257], "float32"), (3, 0, [257], "float32")], UNSUPPORTED),
     Equal("dual_mask", "dual_keys_kernel", "33 tokens, by threshold, none protected", "both_below",
           {"total": (1, 32, [33], "float32"), "most": (3, 0, [33], "float32"), "share": (2, 0), "individual": (2, 4)},
           [(4, 0, [33], "int32")], UNSUPPORTED),
@@ -180,9 +178,6 @@ EQUAL = [
           {"rows": (1, 32, [6, 4], "float32")}, [(1, 120, [2, 4], "float32")], UNSUPPORTED),
 ]
 
-# Functions that are wrong, so that nothing may be equal to them.
-WRONG = ["dots_but_the_last_feature", "dots_with_the_other_head", "one_head", "weights_by_one_total", "second_random_score"]
-
 # Kernels of which nothing is proved but that they do not race, and why.
 CONTENTS = "contents of memory are given (a list, counts, a grid or keys), and with any sentryward compares nothing"
 WITHOUT_EQUALITY = {
@@ -191,6 +186,7 @@ WITHOUT_EQUALITY = {
     "compact_kernel": CONTENTS,
     "copy_rows_kernel": "an address that depends on a list is no expression to sentryward; of gather, contents are given as well",
     "delta_kernel": CONTENTS,
+    "dots_kernel": "addresses of rows pass through shared memory, and sentryward has no expression for what is read there",
     "dual_keys_kernel": "comparisons that NaN fails have no expression in it",
     "exponentials_kernel": "the exponential is a polynomial and bits of an exponent, with branches",
     "keep_blocks_kernel": CONTENTS,
