@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// recorder SIZES: makes the calls of a file of launches and prints every launch as a line of JSON. What nvcc compiles calls these functions of
-// the CUDA runtime, and no others: one to say which kernel a host function stands for, one to launch. SIZES: a line for each kernel, its
-// name and the bytes of each of its parameters.
+// recorder SIZES: makes the calls of a file of launches and prints every launch as a line of JSON. What nvcc compiles calls these functions
+// of the CUDA runtime, and no others: one to say which kernel a host function stands for, one to launch. SIZES: a line for each kernel,
+// its name and the bytes of each of its parameters.
 
 #include "recorder.hpp"
 
