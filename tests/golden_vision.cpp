@@ -176,11 +176,11 @@ void compare_merge(Backend backend, trial& t, merge_setting const& s, std::vecto
     options.threshold = threshold, options.order = md::output_order::score;
     options.count = fixed ? own[at(b)] : -1;
     std::string const prefix = "s" + std::to_string(b) + "_";
-    if (!theirs_differs) {
+    if (theirs_differs) {
+      for (char const* name : layout_tensors) { t.unrequired(name), t.unrequired(prefix + name); }
+    } else {
       compare_layout(t, prefix, s, merge<T>(backend, options, s, x, similarity, b, 1, {}), {}, tolerance_of<T>, whole);
-      continue;
     }
-    for (char const* name : layout_tensors) { t.unrequired(name), t.unrequired(prefix + name); }
   }
 }
 

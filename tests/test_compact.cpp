@@ -31,7 +31,8 @@ md::status compact(std::vector<md::kv_cache> const& caches, Lists const& keep, O
 template <class Backend>
 std::string compacted(std::string memory, md::kv_cache cache, Lists const& keep, Offsets const& offsets = {}) {
   cache.data = memory.data();
-  EXPECT_EQ(compact<Backend>({cache}, keep, offsets), md::status::ok);
+  std::vector<md::kv_cache> const caches(1, cache);
+  EXPECT_EQ(compact<Backend>(caches, keep, offsets), md::status::ok);
   return memory;
 }
 

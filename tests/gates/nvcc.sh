@@ -5,7 +5,7 @@
 # - Each header alone and twice.
 # - Every word for each type: in C++17 for the oldest architecture, in C++20 for a new one, and in both for those that are named.
 # - Files compiled for two lists of architectures in one program share no kernel, and answer as they must as far as the host's side goes.
-# - A test for a device builds, and without one says so.
+# - A test and a benchmark for a device build, and without one say so.
 set -euo pipefail
 work=$1
 shift
@@ -54,15 +54,19 @@ compile sm_75 c++17 tests/link/two_lists.cu "$work/two_lists.o"
 nvcc -arch=sm_75 "$work"/{two_lists,old_list,new_list,old,new}.o -o "$work/two_lists"
 "$work/two_lists"
 
-# One of the programs for a device; scripts/test_cuda_device builds them all.
-nvcc -x cu -std=c++17 -arch=sm_75 -O0 -DMUSTDROP_TEST_CUDA_DEVICE -I include -I backends/cuda \
-  tests/test_top_k.cpp tests/device/main.cpp tests/device/run_tests.cpp -lgtest -o "$work/device_top_k"
-status=0
-"$work/device_top_k" > "$work/device_top_k.txt" || status=$?
-if [ $status = 77 ]; then
-  grep '^no device: cudaGetDeviceCount answers' "$work/device_top_k.txt"
-  if MUSTDROP_REQUIRE_GPU=1 "$work/device_top_k"; then echo "a device is required, and there is none" && exit 1; fi
-elif [ $status != 0 ]; then
-  cat "$work/device_top_k.txt" && exit 1
-fi
+# Two of the programs for a device; scripts/test_cuda_device builds them all.
+for_device() {  # PROGRAM SOURCE MACRO [HOST_SOURCE…] LIBRARY
+  nvcc -x cu -c -std=c++17 -arch=sm_75 -O0 -Werror all-warnings -D"$3" -I include -I backends/cuda "$2" -o "$work/$1.o"
+  nvcc -std=c++17 -arch=sm_75 "$work/$1.o" "${@:4}" -o "$work/$1"
+  local status=0
+  "$work/$1" > "$work/$1.txt" || status=$?
+  if [ $status = 77 ]; then
+    grep '^no device: cudaGetDeviceCount answers' "$work/$1.txt"
+    if MUSTDROP_REQUIRE_GPU=1 "$work/$1" > /dev/null; then echo "$1: a device is required, and there is none" && exit 1; fi
+  elif [ $status != 0 ]; then
+    cat "$work/$1.txt" && exit 1
+  fi
+}
+for_device device_top_k tests/test_top_k.cpp MUSTDROP_TEST_CUDA_DEVICE tests/device/main.cpp tests/device/run_tests.cpp -lgtest
+for_device device_bench_gather bench/bench_gather.cpp MUSTDROP_BENCH_CUDA -lbenchmark
 echo "$headers headers, $(kernels "$work/old.o") kernels"
