@@ -12,11 +12,13 @@ target_link_libraries(emulated_cuda INTERFACE mustdrop::mustdrop)
 target_compile_definitions(emulated_cuda INTERFACE MUSTDROP_TEST_CUDA_EMULATOR)
 target_compile_options(emulated_cuda INTERFACE -fno-strict-aliasing)  # as a device reads memory: in words of any type
 
+add_custom_target(cuda_tables)
 function(add_cuda_test name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE cuda_emulator emulated_cuda GTest::gtest_main)  # the emulator's launch.cuh is found first
   target_compile_options(${name} PRIVATE ${table_options})
   add_test(NAME ${name} COMMAND ${name})
+  add_dependencies(cuda_tables ${name})
 endfunction()
 
 file(GLOB sources CONFIGURE_DEPENDS test_*.cpp)
@@ -36,3 +38,4 @@ add_executable(cuda_golden ${sources})
 target_link_libraries(cuda_golden PRIVATE cuda_emulator emulated_cuda nlohmann_json::nlohmann_json)
 target_include_directories(cuda_golden PRIVATE ${PROJECT_SOURCE_DIR}/examples/llava)  # safetensors.hpp
 add_test(NAME cuda_golden COMMAND cuda_golden ${CMAKE_CURRENT_SOURCE_DIR}/golden)
+add_dependencies(cuda_tables cuda_golden)
