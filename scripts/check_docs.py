@@ -3,7 +3,7 @@
 """Checks what the pages say that a program can check. One line for each problem, then a summary; exit status 1 if there was a problem.
 
 - Each ```cpp block of README.md and docs/*.md is, to the letter, a region of a file that is compiled and run (tests/test_docs.cpp,
-  examples/*.cpp, examples/executors): the n-th block of a page is the n-th region `// [docs/<page>.md]` … `// [end]`, without its
+  examples/*.cpp, examples/executors, examples/llama.cpp): the n-th block of a page is the n-th region `// [docs/<page>.md]` … `// [end]`, without its
   indentation.
 - Relative links of all pages lead to files and headings that exist; headers that pages name exist.
 - Each word (a header with a reference file) has a page with the fixed headings, and the page's section on errors names the statuses that
@@ -212,7 +212,7 @@ def check_words():
 def main():
     every = [p for p in sorted(ROOT.rglob("*.md")) if not any(part.startswith((".", "build")) for part in p.relative_to(ROOT).parts)]
     pages = [p for p in every if p == ROOT / "README.md" or p.parent == ROOT / "docs"]
-    examples = [*sorted((ROOT / "examples").glob("*.cpp")), *sorted((ROOT / "examples/executors").glob("*.?pp"))]
+    examples = [p for part in ("*.cpp", "executors/*.?pp", "llama.cpp/*.?pp") for p in sorted((ROOT / "examples").glob(part)) if p.is_file()]
     blocks = check_blocks(pages, regions_of([ROOT / "tests/test_docs.cpp", *examples]))
     links = check_links(every)
     words = check_words()

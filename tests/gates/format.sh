@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if ! command -v clang-format > /dev/null; then echo "skipped: clang-format is not installed" && exit 77; fi
-mapfile -t sources < <(find . -path ./build -prune -o \( -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' \) -print)
+mapfile -t sources < <(find . -path ./build -prune -o -type f \( -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 clang-format --dry-run -Werror "${sources[@]}"
 echo "${#sources[@]} files"
