@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include <mustdrop/budget.hpp>
 #include <mustdrop/cpu/cls_topk.hpp>
@@ -270,6 +271,7 @@ image_rows prepare_picture(computer& on, config const& settings, checkpoint cons
     if (given == nullptr && how.method == method::random) {
       image.plan.stages.push_back({-1, random_rows(on, rows, how.tokens, how.seed + static_cast<std::uint64_t>(number))});
     }
+    image.cls_attention = std::move(seen.cls_attention);
     image.now = all_of(rows), image.key_now = image.plan.key_set;
     if (!image.plan.stages.empty() && image.plan.stages[0].layer == -1) {
       image.now = image.plan.stages[0].keep;

@@ -59,6 +59,7 @@ struct image_rows {
   std::vector<std::int32_t> source;   // the row of each patch
   std::vector<std::int32_t> now;      // which rows are left, ascending
   std::vector<std::int32_t> key_now;  // the key set, as indices into `now`
+  std::vector<float> cls_attention;   // of each row, mean over heads and merged patches; empty where the method does not ask CLS
   std::vector<std::int32_t> counts;   // how many each stage between layers shall leave; empty: thresholds decide
   image_plan plan;                    // what has been decided so far
 };
