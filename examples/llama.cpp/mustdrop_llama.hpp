@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// mustdrop in llama.cpp, from outside: queries, keys and maps are read off a running graph, and what stays is said in llama.cpp's own calls.
+//
+//   observer.watch    in llama_context_params.cb_eval: where tokens are in the cache, and what chosen rows attend to at chosen layers
+//   observer.keep     tokens that stay, as ranges of positions for llama_memory_seq_rm
+//   observer.compact  the survivors move to the front of the cache, so that attention runs over fewer cells
+//
+// For one sequence in a cache of its own (n_seq_max 1), of a model with causal attention over all of it: no sliding window, ALiBi or sinks.
+// A token is a number: how many of those that are in the cache came before it. Whatever is not as expected is a status, never a guess;
+// llama.cpp's own computation goes on. Only out of memory ends the program, as it does inside ggml.
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <llama.h>
+
+#include <mustdrop/attention_scores.hpp>
+#include <mustdrop/plan.hpp>
+
+#include "mustdrop_ggml.hpp"
+
+namespace mustdrop_llama {
+
+/// Positions [begin, end), as llama_memory_seq_rm takes them.
+struct position_range {
+  llama_pos begin, end;
+};
+
+/// The positions of all tokens but those in `keep`, as few ranges. Tokens that share a position (M-RoPE's images) cannot leave one by one.
+inline md::status ranges_to_remove(md::tensor_view<std::int32_t const, 1> keep, std::vector<llama_pos> const& positions,
+                                   std::vector<position_range>& ranges) {
+  if (md::status const s = md::check(keep, static_cast<index_t>(positions.size())); s != md::status::ok) { return s; }
+  if (std::adjacent_find(positions.begin(), positions.end(), std::greater_equal<>()) != positions.end()) { return md::status::unsupported; }
+  ranges.clear();
+  auto const drop = [&](index_t begin, index_t end) {
+    if (begin < end) { ranges.push_back({positions[static_cast<std::size_t>(begin)], positions[static_cast<std::size_t>(end - 1)] + 1}); }
+  };
+  index_t next = 0;
+  for (index_t i = 0; i < keep.size(0); ++i) { drop(next, keep(i)), next = index_t{keep(i)} + 1; }
+  drop(next, static_cast<index_t>(positions.size()));
+  return md::status::ok;
+}
+
+/// What chosen rows attend to at one layer: a number a token.
+struct layer_scores {
+  int layer = 0;
+  std::vector<float> sum, max;
+};
+
+template <class Backend>
+class observer {
+ public:
+  /// Scores of these layers, ascending.
+  observer(Backend const& on, std::vector<int> const& layers) : on_(on), scores_(layers.size()) {
+    for (std::size_t l = 0; l < layers.size(); ++l) { scores_[l].layer = layers[l]; }
+  }
+  observer(observer const&) = delete;
+  observer& operator=(observer const&) = delete;
+
+  /// Before the context is made; the observer must outlive it.
+  void attach(llama_context_params& params) { params.cb_eval = &observer::on_node, params.cb_eval_user_data = this; }
+
+  /// From now on rows of tokens from `first` on count, in scores that start at 0. Until rest() graphs are cut at the chosen layers.
+  void watch(index_t first) {
+    first_ = first;
+    for (auto& s : scores_) { s.sum.clear(), s.max.clear(); }
+  }
+  void rest() { first_ = -1; }
+  /// After llama_memory_clear.
+  void forget() { rest(), cells_.clear(), positions_.clear(), status_ = md::status::ok; }
+
+  std::vector<layer_scores> const& scores() const { return scores_; }
+  std::vector<llama_pos> const& positions() const { return positions_; }  // of each token in the cache
+  std::vector<std::int32_t> const& cells() const { return cells_; }
+  index_t cells_attended() const { return n_kv_; }  // by the last graph: all up to the last used one, padded
+  md::status status() const { return status_; }     // the first that was not ok
+
+  /// Tokens not in `keep` leave the cache. Their cells are free; those before the last used one still cost time until compact().
+  md::status keep(llama_context* context, md::tensor_view<std::int32_t const, 1> keep) {
+    std::vector<position_range> ranges;
+    if (md::status const s = ranges_to_remove(keep, positions_, ranges); s != md::status::ok) { return s; }
+    for (auto const& r : ranges) {
+      if (!llama_memory_seq_rm(llama_get_memory(context), 0, r.begin, r.end)) { return md::status::unsupported; }
+    }
+    auto const shrink = [keep](auto& values) {
+      for (index_t i = 0; i < keep.size(0); ++i) { values[static_cast<std::size_t>(i)] = values[static_cast<std::size_t>(keep(i))]; }
+      values.resize(static_cast<std::size_t>(keep.size(0)));
+    };
+    for (auto& s : scores_) { s.sum.resize(cells_.size()), s.max.resize(cells_.size()), shrink(s.sum), shrink(s.max); }
+    shrink(cells_), shrink(positions_);
+    return md::status::ok;
+  }
+
+  /// Through the host: llama.cpp writes a sequence without the holes that keep() left, and reads it into the first cells.
+  md::status compact(llama_context* context) {
+    if (llama_n_seq_max(context) != 1) { return md::status::unsupported; }
+    std::vector<std::uint8_t> state(llama_state_seq_get_size(context, 0));
+    std::size_t const bytes = llama_state_seq_get_data(context, state.data(), state.size(), 0);
+    if (bytes == 0) { return md::status::unsupported; }
+    llama_memory_clear(llama_get_memory(context), false);
+    if (llama_state_seq_set_data(context, state.data(), bytes, 0) == 0) { return md::status::bad_argument; }
+    std::vector<std::int32_t> order = cells_;
+    std::sort(order.begin(), order.end());
+    for (auto& cell : cells_) { cell = static_cast<std::int32_t>(std::lower_bound(order.begin(), order.end(), cell) - order.begin()); }
+    return md::status::ok;
+  }
+
+ private:
+  static bool on_node(ggml_tensor* node, bool ask, void* self) noexcept {
+    auto& o = *static_cast<observer*>(self);
+    if (ask) { return o.wants(node); }
+    o.note(o.read(node));
+    return true;
+  }
+
+  void note(md::status s) { status_ = status_ == md::status::ok ? s : status_; }
+
+  layer_scores* of_layer(char const* name, char const* pattern) {
+    int layer = -1;
+    if (std::sscanf(name, pattern, &layer) != 1) { return nullptr; }
+    auto const found = std::find_if(scores_.begin(), scores_.end(), [layer](auto const& s) { return s.layer == layer; });
+    return found == scores_.end() ? nullptr : &*found;
+  }
+
+  layer_scores* attention_of(ggml_tensor const* node) {
+    if (node->op == GGML_OP_SOFT_MAX) { return of_layer(node->name, "kq_soft_max-%d"); }
+    if (node->op != GGML_OP_FLASH_ATTN_EXT) { return nullptr; }
+    ggml_tensor const* const k = node->src[1]->op == GGML_OP_CPY ? node->src[1]->src[0] : node->src[1];  // an f32 cache is narrowed first
+    return k->view_src == nullptr ? nullptr : of_layer(k->view_src->name, "cache_k_l%d");
+  }
+
+  /// Which cells and positions new tokens get is input of a graph: it can be read when llama.cpp asks, and no graph is cut for it.
+  bool wants(ggml_tensor const* node) {
+    if (node->op == GGML_OP_ROPE) { rope_positions_ = node->src[1]; }
+    if (node->op == GGML_OP_SET_ROWS && node->view_src != nullptr && !scores_.empty() &&
+        of_layer(node->view_src->name, "cache_k_l%d") == &scores_[0]) {
+      note(admit(node->src[1], rope_positions_));
+    }
+    layer_scores const* const layer = attention_of(node);
+    if (layer != nullptr) { n_kv_ = node->op == GGML_OP_SOFT_MAX ? node->ne[0] : node->src[1]->ne[1]; }
+    return layer != nullptr && first_ >= 0 && first_ < static_cast<index_t>(cells_.size()) && status_ == md::status::ok;
+  }
+
+  md::status admit(ggml_tensor const* cells, ggml_tensor const* positions) {
+    if (cells->type != GGML_TYPE_I64 || positions == nullptr || positions->type != GGML_TYPE_I32) { return md::status::unsupported; }
+    if (positions->ne[0] < cells->ne[0]) { return md::status::bad_shape; }
+    added_ = cells->ne[0];
+    auto const* const at = reinterpret_cast<std::int64_t const*>(on_host(cells, memory_[0]));
+    auto const* const where = reinterpret_cast<std::int32_t const*>(on_host(positions, memory_[1]));
+    for (index_t i = 0; i < added_; ++i) { cells_.push_back(static_cast<std::int32_t>(at[i])), positions_.push_back(where[i]); }
+    return md::status::ok;
+  }
+
+  /// Whether the last of the new rows sees the cells of all our tokens and no other: if not, somebody else has changed the cache.
+  bool agrees_with(ggml_tensor const* mask) {
+    if (mask == nullptr || mask->ne[1] < added_ || (mask->type != GGML_TYPE_F16 && mask->type != GGML_TYPE_F32)) { return false; }
+    std::vector<bool> ours(static_cast<std::size_t>(mask->ne[0]));
+    for (auto const cell : cells_) {
+      if (cell < 0 || cell >= mask->ne[0] || ours[static_cast<std::size_t>(cell)]) { return false; }
+      ours[static_cast<std::size_t>(cell)] = true;
+    }
+    char const* const row = on_host(mask, memory_[0]) + static_cast<std::size_t>(added_ - 1) * mask->nb[1];
+    for (std::size_t cell = 0; cell < ours.size(); ++cell) {
+      float const value = mask->type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(reinterpret_cast<ggml_fp16_t const*>(row)[cell])
+                                                      : reinterpret_cast<float const*>(row)[cell];
+      if ((value == 0) != ours[cell]) { return false; }
+    }
+    return true;
+  }
+
+  md::status read(ggml_tensor const* node) {
+    bool const flash = node->op == GGML_OP_FLASH_ATTN_EXT;
+    ggml_tensor const* const rows = flash ? node->src[0] : node;  // of ne[1] rows; map or queries
+    auto const parameter = [node](int i) {
+      float x;
+      return std::memcpy(&x, node->op_params + i, sizeof x), x;
+    };
+    if (rows->ne[3] != 1 || rows->type != GGML_TYPE_F32 || parameter(1) != 0 || node->src[flash ? 4 : 2] != nullptr) {
+      return md::status::unsupported;
+    }
+    if (rows->ne[1] != added_ || !agrees_with(node->src[flash ? 3 : 1])) { return md::status::bad_argument; }
+    auto const tokens = static_cast<index_t>(cells_.size());
+    index_t const skipped = std::max(index_t{0}, first_ - (tokens - added_));
+    auto const view = view_of<float>(rows, on_host(rows, memory_[0])).narrow(1, skipped, added_ - skipped);
+    layer_scores& into = *attention_of(node);
+    into.sum.resize(cells_.size()), into.max.resize(cells_.size());
+    if (!flash) { return from_map(view, into); }
+    md::attention_options options;
+    options.scale = parameter(0), options.softcap = parameter(2);
+    limits_.clear();
+    for (index_t t = tokens - added_ + skipped; t < tokens; ++t) { limits_.push_back(static_cast<std::int32_t>(t + 1)); }
+    ggml_tensor const* const k = node->src[1];
+    return with_keys(k, on_host(k, memory_[1]), cells_, key_rows_, [&](auto keys) {
+      md::attention_shape const shape{view.size(0), view.size(1), tokens, keys.size(0), keys.size(2)};
+      return md::attention_scores(on_, options, view, keys, {}, {}, md::view(std::as_const(limits_).data(), limits_.size()), {}, {},
+                                  md::view(into.sum.data(), tokens), md::view(into.max.data(), tokens), {},
+                                  scratch(md::attention_scores_workspace_size(on_, shape, {}, {})));
+    });
+  }
+
+  /// A map's columns are cells: sums go there and back, so that they add up in the same order as from queries and keys.
+  md::status from_map(md::tensor_view<float const, 3> map, layer_scores& into) {
+    index_t const columns = map.size(2);
+    std::vector<float> sum(static_cast<std::size_t>(columns)), max(sum.size());
+    for (std::size_t t = 0; t < cells_.size(); ++t) {
+      auto const cell = static_cast<std::size_t>(cells_[t]);
+      sum[cell] = into.sum[t], max[cell] = into.max[t];
+    }
+    md::attention_shape const shape{map.size(0), map.size(1), columns, 0, 0};
+    md::status const s = md::attention_scores(on_, {}, map, {}, {}, {}, {}, md::view(sum.data(), columns), md::view(max.data(), columns),
+                                              {}, scratch(md::attention_scores_workspace_size(on_, shape, {}, {})));
+    for (std::size_t t = 0; t < cells_.size(); ++t) {
+      auto const cell = static_cast<std::size_t>(cells_[t]);
+      into.sum[t] = sum[cell], into.max[t] = max[cell];
+    }
+    return s;
+  }
+
+  md::workspace scratch(std::size_t bytes) {
+    std::size_t room = (scratch_.resize(bytes + 64), scratch_.size());
+    void* at = scratch_.data();
+    return {std::align(64, bytes, at, room), bytes};
+  }
+
+  Backend on_;
+  std::vector<layer_scores> scores_;
+  std::vector<std::int32_t> cells_, limits_;  // of each token; of each row
+  std::vector<llama_pos> positions_;
+  ggml_tensor const* rope_positions_ = nullptr;
+  index_t first_ = -1, added_ = 0, n_kv_ = 0;
+  md::status status_ = md::status::ok;
+  std::vector<char> memory_[2], scratch_;
+  std::vector<float> key_rows_;
+};
+
+}  // namespace mustdrop_llama

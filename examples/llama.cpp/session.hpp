@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// A question to a model in llama.cpp, with tokens dropped where llama.cpp lets them: before the image's batch (that is done when the prompt
+// arrives here), after the prefill by what the question attends to, and in decode by what the answer attends to.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <llama.h>
+
+#include <mustdrop/cpu/backend.hpp>
+#include <mustdrop/kv_evict.hpp>
+
+#include "mustdrop_llama.hpp"
+#include "picture.hpp"
+
+namespace mustdrop_llama {
+
+struct model_deleter {
+  void operator()(llama_model* m) const { llama_model_free(m); }
+};
+using model_pointer = std::unique_ptr<llama_model, model_deleter>;
+
+/// Throws llava::input_error for a file that llama.cpp does not load. A GGUF is read by llama.cpp, which checks it.
+model_pointer load_model(std::string const& path);
+
+struct setup {
+  int threads = 1, context = 1024, ubatch = 1024;
+  ggml_type cache = GGML_TYPE_F16;  // of keys; values are f16
+  bool flash_attention = true;
+  bool observe = true;           // false: plain llama.cpp, no callback
+  std::vector<int> prune_after;  // layers whose scores the mask reads; empty: the paper's, scaled, or layer 0 of models of fewer than 16
+};
+
+/// What leaves after the batch; what leaves before it is said to the front.
+struct dropping {
+  int after_prefill = 0;  // image tokens that are left, by the dual mask; 0: all
+  int kv_budget = 0;      // tokens that decode keeps in the cache, by what the answer attends to; 0: all
+  bool compact = true;    // survivors move together
+  bool renumber = false;  // positions count from 0 without gaps, even where the model could keep them
+};
+
+struct answer {
+  std::vector<llama_token> ids;
+  std::vector<float> logits;                                 // of the last token of the prompt
+  std::vector<std::int32_t> image;                           // rows of the picture that are in the cache when decode begins
+  int prompt_tokens = 0, cells_before = 0, cells_after = 0;  // in the cache: after the prefill; at the end
+  int attended_before = 0, attended_after = 0;               // cells that attention runs over: of the prefill; of the last token
+  double prefill_ms = 0, decode_ms_per_token = 0;
+  double reduction_ms = 0;  // the observer's part of prefill_ms
+  double drop_ms = 0;       // between the first token and the second: mask, seq_rm, compaction
+};
+
+class session {
+ public:
+  session(llama_model* model, setup const& how);
+  ~session();
+  session(session const&) = delete;
+  session& operator=(session const&) = delete;
+
+  /// Greedy, until the front says that an answer ends, or `most` tokens. Throws llava::input_error if the prompt does not fit.
+  answer run(prompt const& ask, dropping const& how, front const* who, int most);
+
+  bool keeps_positions() const;  // whether gaps between positions are possible (M-RoPE)
+
+ private:
+  using backend = md::cpu::backend<xsimd::default_arch, ggml_threads>;
+
+  static bool on_node(ggml_tensor* node, bool ask, void* self);
+  void decode(std::vector<llama_token> const* tokens, float const* rows, std::vector<llama_pos> const& positions);
+  void mask_by_question(prompt const& ask, dropping const& how, answer& out);
+  void evict(dropping const& how, std::vector<md::slot_kind>& kinds);
+  void keep(std::vector<std::int32_t> const& tokens, bool compact);
+
+  llama_model* model_;
+  setup how_;
+  backend on_;
+  std::unique_ptr<observer<backend>> watcher_;
+  llama_context_params inner_{};  // the observer's callback, which ours calls and times
+  llama_context* context_ = nullptr;
+  double reduction_ms_ = 0;
+};
+
+}  // namespace mustdrop_llama
