@@ -194,6 +194,8 @@ answer session::run(prompt const& ask, dropping const& how, front const* who, in
     }
   }
   if (out.ids.size() > 1) { out.decode_ms_per_token = decode_ms / static_cast<double>(out.ids.size() - 1); }
+  logits = llama_get_logits_ith(context_, -1);
+  out.last_logits.assign(logits, logits + vocabulary);
   out.cells_after = static_cast<int>(kinds.size());
   if (watcher_) { watcher_->rest(), out.attended_after = static_cast<int>(watcher_->cells_attended()); }
   return out;

@@ -45,6 +45,7 @@ struct dropping {
 struct answer {
   std::vector<llama_token> ids;
   std::vector<float> logits;                                 // of the last token of the prompt
+  std::vector<float> last_logits;                            // of the last token that was run
   std::vector<std::int32_t> image;                           // rows of the picture that are in the cache when decode begins
   int prompt_tokens = 0, cells_before = 0, cells_after = 0;  // in the cache: after the prefill; at the end
   int attended_before = 0, attended_after = 0;               // cells that attention runs over: of the prefill; of the last token
@@ -55,6 +56,8 @@ struct answer {
 
 class session {
  public:
+  using backend = md::cpu::backend<xsimd::default_arch, ggml_threads>;
+
   session(llama_model* model, setup const& how);
   ~session();
   session(session const&) = delete;
@@ -64,10 +67,10 @@ class session {
   answer run(prompt const& ask, dropping const& how, front const* who, int most);
 
   bool keeps_positions() const;  // whether gaps between positions are possible (M-RoPE)
+  llama_context* context() const { return context_; }
+  observer<backend> const& watcher() const { return *watcher_; }  // only if setup::observe
 
  private:
-  using backend = md::cpu::backend<xsimd::default_arch, ggml_threads>;
-
   static bool on_node(ggml_tensor* node, bool ask, void* self);
   void decode(std::vector<llama_token> const* tokens, float const* rows, std::vector<llama_pos> const& positions);
   void mask_by_question(prompt const& ask, dropping const& how, answer& out);
