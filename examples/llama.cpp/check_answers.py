@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""check_answers.py DIR: whether the tiny model answers in llama.cpp as it does in examples/llava. Reads what scripts/test_llama_cpp left in DIR;
+exit status 1 if it does not.
+
+- With all image tokens, at least 99 % of the answers are the same words.
+- With rows dropped before the batch, the mean of four kinds of questions is within two points of llava_eval's: numbered anew for the GGUF of
+  architecture "llama", at their own positions for the one whose RoPE has sections.
+"""
+import json
+import sys
+from pathlib import Path
+
+KINDS = ("what-at", "is-there", "how-many", "where")
+
+
+def load(folder, name):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def mean_of_llava(rows, tokens):
+    shares = [row["correct"] / row["total"] for row in rows if row["tokens"] == tokens and row["kind"] in KINDS]
+    return 100 * sum(shares) / len(KINDS)
+
+
+def main():
+    folder, bad = Path(sys.argv[1]), 0
+    print("GGUF       tokens   llama.cpp   examples/llava")
+    for gguf, positions in (("llama", "renumber"), ("sections", "kept")):
+        expected = load(folder, f"llava_{positions}.json")
+        for row in load(folder, f"answers_{gguf}.json"):
+            if row["method"] == "none":
+                same, asked = row["same_as_llava"]
+                good = same >= 0.99 * asked
+                print(f"{gguf:<9} {'all':>7} {row['mean_of_4']:>11.1f}   {same} of {asked} answers the same{'' if good else '  TOO FEW'}")
+            else:
+                reference = mean_of_llava(expected, row["tokens"])
+                good = abs(row["mean_of_4"] - reference) <= 2
+                print(f"{gguf:<9} {row['tokens']:>7} {row['mean_of_4']:>11.1f} {reference:>12.1f} ({positions}){'' if good else '  TOO FAR'}")
+            bad += not good
+    print("test_llama_cpp: all as it should be" if not bad else f"test_llama_cpp: {bad} lines are not as they should be")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// llama_scale: what fewer image tokens save in llama.cpp, in time to the first token, time of a further token and KV cache, at a model's real size.
+// Weights and pictures may be random (random_gguf.py): times depend on shapes. No vision encoder runs; what chooses its rows does.
+//   llama_scale --model llava_7b_shape.gguf --case 576:192,128,64 --case 2880:320 --runs 5 --threads 2 --json scale.json
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <mustdrop/budget.hpp>
+#include <mustdrop/cpu/cls_topk.hpp>
+#include <mustdrop/cpu/top_k.hpp>
+#include <mustdrop/cpu/window_merge.hpp>
+#include <mustdrop/cpu/window_similarity.hpp>
+#include <mustdrop/method/mustdrop.hpp>
+#include <nlohmann/json.hpp>
+
+#include "buffers.hpp"
+#include "error.hpp"
+#include "options.hpp"
+#include "session.hpp"
+
+namespace {
+
+using namespace mustdrop_llama;
+using llava::input_error;
+using json = nlohmann::ordered_json;
+
+constexpr md::index_t crop = 576, side = 24, vision_width = 1024, vision_heads = 16;  // of CLIP-L at 336 pixels
+
+struct arguments {
+  std::string model, json_file, cache = "f16";
+  std::vector<std::string> cases = {"576:192,128,64", "2880:320"};
+  int runs = 5, text = 40, new_tokens = 9;
+  setup how;
+};
+
+struct picture_case {
+  int total = 0;
+  std::vector<int> tokens;
+};
+
+picture_case parsed(std::string const& text) {
+  picture_case out;
+  char* at = nullptr;
+  out.total = static_cast<int>(std::strtol(text.c_str(), &at, 10));
+  while (*at == ':' || *at == ',') { out.tokens.push_back(static_cast<int>(std::strtol(at + 1, &at, 10))); }
+  bool const good =
+      *at == '\0' && out.total > 0 && out.total <= 1 << 16 && out.total % crop == 0 && !out.tokens.empty() &&
+      std::all_of(out.tokens.begin(), out.tokens.end(), [&](int n) { return n > 0 && n < out.total && n % (out.total / crop) == 0; });
+  if (!good) { throw input_error("--case " + text + ": image tokens (a multiple of 576), a colon, budgets that the crops share evenly"); }
+  return out;
+}
+
+std::vector<float> noise(std::size_t count, float spread, unsigned seed) {
+  std::mt19937 bits(seed);
+  std::normal_distribution<float> draw(0, spread);
+  std::vector<float> out(count);
+  for (auto& x : out) { x = draw(bits); }
+  return out;
+}
+
+/// What a vision encoder would tell of a picture of crops.
+struct encoded {
+  int crops;
+  std::vector<float> features, attention;  // [crops · 576, 1024]; of CLS [16, crops · 576]
+
+  explicit encoded(int total)
+      : crops(total / static_cast<int>(crop)),
+        features(noise(static_cast<std::size_t>(total) * static_cast<std::size_t>(vision_width), 1, 2)),
+        attention(noise(static_cast<std::size_t>(total) * static_cast<std::size_t>(vision_heads), 1, 3)) {
+    for (auto& a : attention) { a = std::abs(a) / 576; }
+  }
+};
+
+/// Stage 1 on all crops at once: a quarter of the windows merge, then the rows of each crop that CLS attends to most, and the key set of them. Which
+/// rows they are is nobody's business here.
+void choose(llava::computer& on, encoded& from, int tokens) {
+  md::index_t const n = from.crops * crop, windows = 64;
+  std::vector<std::int32_t> offsets, counts(static_cast<std::size_t>(from.crops)), source(static_cast<std::size_t>(n));
+  for (int c = 0; c <= from.crops; ++c) { offsets.push_back(c * static_cast<std::int32_t>(crop)); }
+  md::segments const segments{from.crops, offsets.data(), nullptr, crop};
+  std::vector<md::token_grid> const grids(static_cast<std::size_t>(from.crops), {side, side, 1, 0, 0});
+  md::merge_options merge;
+  merge.count = std::min(windows / 4, (crop - tokens / from.crops) / 8);
+  std::vector<float> similarity(static_cast<std::size_t>(from.crops * windows)), rows(from.features.size()), sizes(source.size()),
+      mean(source.size());
+  llava::keep_memory anchors(from.crops, crop), keep(from.crops, tokens / from.crops),
+      key(from.crops, md::key_set_size(tokens / from.crops));
+  llava::aligned_buffer scratch(md::method::merge_similar_workspace_size(on.words, {}, n, vision_width, windows, segments));
+  llava::check(md::method::merge_similar(on.words, merge, {}, md::view(from.features.data(), n, vision_width), segments,
+                                         md::view(grids.data(), grids.size()), {}, md::view(similarity.data(), from.crops, windows),
+                                         md::view(rows.data(), n, vision_width), md::view(sizes.data(), n), md::view(source.data(), n),
+                                         anchors.lists(), scratch.lend()),
+               "merge_similar");
+  for (md::index_t h = 0; h < vision_heads; ++h) {
+    for (md::index_t t = 0; t < n; ++t) {
+      mean[static_cast<std::size_t>(t)] += from.attention[static_cast<std::size_t>(h * n + t)] / vision_heads;
+    }
+  }
+  scratch.grow(md::top_k_workspace_size(on.words, n, segments));
+  for (auto* const list : {&keep, &key}) {
+    llava::check(md::top_k(on.words, {}, md::view(std::as_const(mean).data(), n), segments, {}, list->lists(), scratch.lend()), "top_k");
+  }
+}
+
+prompt with(int rows, int text, int width, int vocabulary) {
+  prompt out;
+  std::mt19937 bits(5);
+  for (int i = 0; i < text; ++i) {
+    (i < 5 ? out.before : out.after).push_back(static_cast<llama_token>(bits() % static_cast<unsigned>(vocabulary)));
+  }
+  out.image.rows = noise(static_cast<std::size_t>(rows) * static_cast<std::size_t>(width), 0.02f, 4), out.image.places = rows;
+  for (int r = 0; r < rows; ++r) { out.image.at.push_back(r); }
+  for (int r = 0; r < static_cast<int>(md::key_set_size(rows)); ++r) { out.image.key_set.push_back(r); }
+  return out;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+json measured(arguments const& given, llama_model* model, picture_case const& c) {
+  struct arm {
+    int tokens;
+    std::vector<double> first, next, ours, drop;
+    answer last;
+  };
+  std::vector<arm> arms{{0, {}, {}, {}, {}, {}}};
+  for (int const n : c.tokens) { arms.push_back({n, {}, {}, {}, {}, {}}); }
+  setup how = given.how;
+  how.context = c.total + given.text + given.new_tokens, how.ubatch = std::min(how.ubatch, how.context);
+  llava::computer on(how.threads);
+  encoded picture(c.total);
+  for (int run = -1; run < given.runs; ++run) {  // the first round warms up and is not counted
+    for (auto& a : arms) {
+      how.observe = a.tokens > 0;
+      session s(model, how);
+      prompt const ask = with(a.tokens > 0 ? a.tokens : c.total, given.text, llama_model_n_embd_inp(model),
+                              llama_vocab_n_tokens(llama_model_get_vocab(model)));
+      double chosen = 0;
+      if (a.tokens > 0) {
+        llava::stopwatch const time(chosen);
+        choose(on, picture, a.tokens);
+      }
+      dropping drop;
+      drop.after_prefill = a.tokens / 2;
+      a.last = s.run(ask, drop, nullptr, given.new_tokens);
+      std::printf("%d of %d: first token %.1f ms, of which ours %.3f; then %.2f ms of dropping; next %.2f ms each\n", a.tokens, c.total,
+                  chosen + a.last.prefill_ms, chosen + a.last.reduction_ms, a.last.drop_ms, a.last.decode_ms_per_token);
+      std::fflush(stdout);
+      if (run < 0) { continue; }
+      a.first.push_back(chosen + a.last.prefill_ms), a.next.push_back(a.last.decode_ms_per_token);
+      a.ours.push_back(chosen + a.last.reduction_ms), a.drop.push_back(a.last.drop_ms);
+    }
+  }
+  auto const head = llama_model_n_embd(model) / llama_model_n_head(model);
+  double const cell_bytes = 2.0 * 2 * llama_model_n_layer(model) * llama_model_n_head_kv(model) * head;  // K and V, f16
+  json rows = json::array();
+  for (auto const& a : arms) {
+    rows.push_back({{"image_tokens", c.total},
+                    {"tokens", a.tokens},
+                    {"first_token_ms", a.first},
+                    {"next_token_ms", a.next},
+                    {"ours_ms", a.ours},
+                    {"drop_ms", a.drop},
+                    {"speedup_first", median(arms[0].first) / median(a.first)},
+                    {"speedup_next", median(arms[0].next) / median(a.next)},
+                    {"ours_percent_of_first", 100 * median(a.ours) / median(a.first)},
+                    {"kv_bytes_prefill", cell_bytes * a.last.cells_before},
+                    {"kv_bytes_end", cell_bytes * a.last.cells_after}});
+  }
+  return rows;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    arguments given;
+    given.how.ubatch = 512;  // llama.cpp's own
+    CLI::App app("Times of a language model in llama.cpp with all image tokens and with fewer.", "llama_scale");
+    app.add_option("--model", given.model, "the language model, a GGUF")->required()->check(CLI::ExistingFile);
+    app.add_option("--case", given.cases, "image tokens and budgets, TOTAL:N,N,…; repeatable")->capture_default_str();
+    app.add_option("--runs", given.runs, "rounds, each of all budgets in turn, after one that does not count")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    app.add_option("--text", given.text, "text tokens around the picture")->check(CLI::Range(7, 4096))->capture_default_str();
+    app.add_option("--new-tokens", given.new_tokens, "length of the answer")->check(CLI::Range(2, 4096))->capture_default_str();
+    app.add_option("--threads", given.how.threads, "for everything")->check(CLI::Range(1, 1024))->capture_default_str();
+    app.add_option("--ubatch", given.how.ubatch, "tokens that llama.cpp runs at once")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    app.add_option("--json", given.json_file, "where to write the rows");
+    if (auto const done = llava::parse(app, argc, argv)) { return *done; }
+    std::vector<picture_case> cases;
+    for (auto const& text : given.cases) { cases.push_back(parsed(text)); }
+    model_pointer const model = load_model(given.model);
+    json rows = json::array();
+    for (auto const& c : cases) {
+      for (auto& row : measured(given, model.get(), c)) { rows.push_back(row); }
+    }
+    json const result{{"model_bytes", llama_model_size(model.get())},
+                      {"threads", given.how.threads},
+                      {"ubatch", given.how.ubatch},
+                      {"text_tokens", given.text},
+                      {"runs", given.runs},
+                      {"system", llama_print_system_info()},
+                      {"rows", rows}};
+    if (!given.json_file.empty() && !(std::ofstream(given.json_file) << result.dump(1) << '\n' << std::flush)) {
+      throw input_error(given.json_file + ": cannot be written");
+    }
+  } catch (std::exception const& error) {
+    std::cerr << "llama_scale: " << llava::one_line(error.what()) << '\n';
+    return 2;
+  }
+  return 0;
+}
