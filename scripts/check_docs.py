@@ -4,7 +4,7 @@
 
 - Each ```cpp block of README.md and docs/*.md is, to the letter, a region of a file that is compiled and run (tests/test_docs.cpp,
   examples/*.cpp, examples/executors, examples/llama.cpp): the n-th block of a page is the n-th region `// [docs/<page>.md]` … `// [end]`, without its
-  indentation.
+  indentation; or the region `// [docs/<page>.md n]`, where a page takes them from several files in an order of its own.
 - Relative links of all pages lead to files and headings that exist; headers that pages name exist.
 - Each word (a header with a reference file) has a page with the fixed headings, and the page's section on errors names the statuses that
   the header's does.
@@ -35,24 +35,27 @@ def lines_of(path):
 
 
 def regions_of(paths):
-    """Page -> [(file, first line, lines)], in the order of the files and of the regions in them."""
-    regions = {}
+    """Page -> [(file, first line, lines)], in the order of their numbers, then of the files and of the regions in them."""
+    regions, numbers = {}, {}
     for path in paths:
-        page, begin = None, 0
+        page, begin, place = None, 0, 0
         lines = lines_of(path)
         for number, line in enumerate(lines, 1):
-            start = re.fullmatch(r"\s*// \[([\w./-]+\.md)\]\s*", line)
+            start = re.fullmatch(r"\s*// \[([\w./-]+\.md)(?: (\d+))?\]\s*", line)
             end = re.fullmatch(r"\s*// \[end\]\s*", line)
             if (start and page) or (end and not page):
                 problem(path, number, "a region in a region" if start else "[end] without a region")
             elif start:
-                page, begin = start[1], number
+                page, begin, place = start[1], number, int(start[2] or 0)
             elif end:
                 text = textwrap.dedent("\n".join(lines[begin:number - 1]))
                 regions.setdefault(page, []).append((path, begin + 1, text.splitlines()))
+                numbers.setdefault(page, []).append(place)
                 page = None
         if page:
             problem(path, begin, f"the region of {page} has no [end]")
+    for page, places in numbers.items():
+        regions[page] = [region for _, region in sorted(zip(places, regions[page]), key=lambda pair: pair[0])]
     return regions
 
 

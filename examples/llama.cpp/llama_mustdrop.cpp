@@ -71,7 +71,7 @@ json as_json(outcome const& o, std::string const& method) {
   return {{"answer", o.text},
           {"method", method},
           {"image_tokens", {{"total", p.places}, {"prefill", p.at.size()}, {"decode", a.image.size()}}},
-          {"prompt_tokens", a.prompt_tokens},
+          {"prompt_tokens", a.cells_before},
           {"new_tokens", a.ids.size()},
           {"ttft_ms", p.encode_ms + p.reduction_ms + a.prefill_ms},
           {"ms",

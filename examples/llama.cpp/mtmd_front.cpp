@@ -42,14 +42,16 @@ void merge_windows(picture& p, md::index_t side, md::index_t width, md::index_t 
   std::vector<float> similarity(static_cast<std::size_t>(windows)), merged(p.rows.size()), sizes(static_cast<std::size_t>(n));
   std::vector<std::int32_t> source(sizes.size());
   llava::keep_memory keep(1, n);
+  // [docs/llama_cpp.md 1]
   llava::aligned_buffer scratch(md::method::merge_similar_workspace_size(on.words, window, n, width, windows, {}));
   llava::check(md::method::merge_similar(on.words, options, window, md::view(p.rows.data(), n, width), {}, md::view(&grid, 1), {},
                                          md::view(similarity.data(), 1, windows), md::view(merged.data(), n, width),
                                          md::view(sizes.data(), n), md::view(source.data(), n), keep.lists(), scratch.lend()),
                "merge_similar");
-  p.at = keep.list(0);
+  p.at = keep.list(0);  // a merged row stands where its window's middle did
   merged.resize(p.at.size() * static_cast<std::size_t>(width));
   p.rows.swap(merged);
+  // [end]
 }
 
 class mtmd_reader final : public front {

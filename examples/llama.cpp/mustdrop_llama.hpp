@@ -83,11 +83,13 @@ class observer {
 
   /// Tokens not in `keep` leave the cache. Their cells are free; those before the last used one still cost time until compact().
   md::status keep(llama_context* context, md::tensor_view<std::int32_t const, 1> keep) {
+    // [docs/llama_cpp.md 5]
     std::vector<position_range> ranges;
     if (md::status const s = ranges_to_remove(keep, positions_, ranges); s != md::status::ok) { return s; }
     for (auto const& r : ranges) {
       if (!llama_memory_seq_rm(llama_get_memory(context), 0, r.begin, r.end)) { return md::status::unsupported; }
     }
+    // [end]
     auto const shrink = [keep](auto& values) {
       for (index_t i = 0; i < keep.size(0); ++i) { values[static_cast<std::size_t>(i)] = values[static_cast<std::size_t>(keep(i))]; }
       values.resize(static_cast<std::size_t>(keep.size(0)));
@@ -191,6 +193,7 @@ class observer {
     layer_scores& into = *attention_of(node);
     into.sum.resize(cells_.size()), into.max.resize(cells_.size());
     if (!flash) { return from_map(view, into); }
+    // [docs/llama_cpp.md 3]
     md::attention_options options;
     options.scale = parameter(0), options.softcap = parameter(2);
     limits_.clear();
@@ -202,6 +205,7 @@ class observer {
                                   md::view(into.sum.data(), tokens), md::view(into.max.data(), tokens), {},
                                   scratch(md::attention_scores_workspace_size(on_, shape, {}, {})));
     });
+    // [end]
   }
 
   /// A map's columns are cells: sums go there and back, so that they add up in the same order as from queries and keys.

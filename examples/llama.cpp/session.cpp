@@ -28,15 +28,16 @@ using indices = std::vector<std::int32_t>;
 
 md::tensor_view<std::int32_t const, 1> as_list(indices const& list) { return md::view(list.data(), list.size()); }
 
+/// from[begin + i] for each i of the list.
 template <class T>
-std::vector<T> those(std::vector<T> const& from, indices const& keep) {
+std::vector<T> those(std::vector<T> const& from, indices const& list, md::index_t begin = 0) {
   std::vector<T> out;
-  for (auto const i : keep) { out.push_back(from[static_cast<std::size_t>(i)]); }
+  for (auto const i : list) { out.push_back(from[static_cast<std::size_t>(begin + i)]); }
   return out;
 }
 
-llama_token best(float const* logits, int vocabulary) {
-  return static_cast<llama_token>(std::max_element(logits, logits + vocabulary) - logits);
+llama_token best(std::vector<float> const& logits) {
+  return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
 }  // namespace
@@ -92,6 +93,11 @@ bool session::on_node(ggml_tensor* node, bool ask, void* self) {
   return s.inner_.cb_eval(node, ask, s.inner_.cb_eval_user_data);
 }
 
+std::vector<float> session::last_logits() const {
+  float const* const logits = llama_get_logits_ith(context_, -1);
+  return {logits, logits + llama_vocab_n_tokens(llama_model_get_vocab(model_))};
+}
+
 /// Ids, or rows of embeddings, at these positions; logits of the last one. M-RoPE takes the positions of rows three times over.
 void session::decode(std::vector<llama_token> const* tokens, float const* rows, std::vector<llama_pos> const& positions) {
   std::size_t const n = positions.size();
@@ -120,141 +126,143 @@ void session::decode(std::vector<llama_token> const* tokens, float const* rows, 
   }
 }
 
-answer session::run(prompt const& ask, dropping const& how, front const* who, int most) {
-  picture const& image = ask.image;
-  std::size_t const width = static_cast<std::size_t>(llama_model_n_embd_inp(model_)), before = ask.before.size(), rows = image.at.size();
+/// What would not go well in there.
+void session::check_fits(prompt const& ask, dropping const& how, int most) const {
+  std::size_t const rows = ask.image.at.size();
   int const vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model_));
-  bool const drops = how.after_prefill > 0 || how.kv_budget > 0;
-  auto const ids_fit = [&](std::vector<llama_token> const& ids) {
-    return std::all_of(ids.begin(), ids.end(), [&](llama_token id) { return id >= 0 && id < vocabulary; });
+  auto const refuse = [](bool wrong, char const* why) {
+    if (wrong) { throw input_error(why); }
   };
-  if (image.rows.size() != rows * width) { throw input_error("the picture's rows are not as wide as the language model's"); }
-  if (!ids_fit(ask.before) || !ids_fit(ask.after)) {
-    throw input_error("the tokenizer and the language model have different vocabularies");
-  }
-  if (ask.after.empty()) { throw input_error("there is no text behind the picture"); }
-  if (before + rows + ask.after.size() + static_cast<std::size_t>(most) > llama_n_ctx(context_)) {
-    throw input_error("the prompt is longer than the context");
-  }
-  if (drops && !watcher_) { throw input_error("a session that does not observe cannot drop"); }
+  auto const strange = [vocabulary](llama_token id) { return id < 0 || id >= vocabulary; };
+  refuse(ask.image.rows.size() != rows * static_cast<std::size_t>(llama_model_n_embd_inp(model_)),
+         "the picture's rows are not as wide as the language model's");
+  refuse(std::any_of(ask.before.begin(), ask.before.end(), strange) || std::any_of(ask.after.begin(), ask.after.end(), strange),
+         "the tokenizer and the language model have different vocabularies");
+  refuse(ask.after.empty(), "there is no text behind the picture");
+  refuse(most < 1 || ask.before.size() + rows + ask.after.size() + static_cast<std::size_t>(most) > llama_n_ctx(context_),
+         "the prompt is longer than the context");
+  refuse(!watcher_ && (how.after_prefill > 0 || how.kv_budget > 0), "a session that does not observe cannot drop");
+}
 
-  // Positions: a row's own place if the model takes gaps, else its number.
-  bool const gaps = keeps_positions() && !how.renumber;
-  std::vector<llama_pos> head(before), middle, tail(ask.after.size());
+/// Text, picture, question. The logits of the last token are the first token of the answer.
+void session::prefill(prompt const& ask, dropping const& how, answer& out) {
+  stopwatch const time(out.prefill_ms);
+  // [docs/llama_cpp.md 2]
+  picture const& image = ask.image;
+  auto const rows = static_cast<llama_pos>(image.at.size()), begin = static_cast<llama_pos>(ask.before.size());
+  bool const gaps = keeps_positions() && !how.renumber;  // M-RoPE: positions may jump. 1-D: llama_decode refuses anything but the next one
+  std::vector<llama_pos> head(ask.before.size()), middle(image.at.begin(), image.at.end()), tail(ask.after.size());
+  if (!gaps) { std::iota(middle.begin(), middle.end(), 0); }
+  for (auto& position : middle) { position += begin; }
   std::iota(head.begin(), head.end(), 0);
-  for (std::size_t r = 0; r < rows; ++r) {
-    middle.push_back(static_cast<llama_pos>(before) + (gaps ? image.at[r] : static_cast<llama_pos>(r)));
-  }
-  std::iota(tail.begin(), tail.end(), static_cast<llama_pos>(before) + (gaps ? image.places : static_cast<llama_pos>(rows)));
+  std::iota(tail.begin(), tail.end(), begin + (gaps ? image.places : rows));
+  decode(&ask.before, nullptr, head);
+  decode(nullptr, image.rows.data(), middle);
+  if (how.after_prefill > 0) { watcher_->watch(begin + rows); }  // rows of the question are observed
+  decode(&ask.after, nullptr, tail);
+  // [end]
+  next_ = tail.back() + 1;
+}
 
-  answer out;
-  out.prompt_tokens = static_cast<int>(before + rows + ask.after.size());
+answer session::run(prompt const& ask, dropping const& how, front const* who, int most) {
+  check_fits(ask, how, most);
   llama_memory_clear(llama_get_memory(context_), false);
   if (watcher_) { watcher_->forget(); }
   reduction_ms_ = 0;
-  {
-    stopwatch const time(out.prefill_ms);
-    decode(&ask.before, nullptr, head);
-    decode(nullptr, image.rows.data(), middle);
-    if (how.after_prefill > 0) { watcher_->watch(static_cast<md::index_t>(before + rows)); }
-    decode(&ask.after, nullptr, tail);
-  }
-  float const* logits = llama_get_logits_ith(context_, -1);
-  out.logits.assign(logits, logits + vocabulary);
+  answer out;
+  prefill(ask, how, out);
   out.reduction_ms = reduction_ms_;
+  out.logits = last_logits();
+  out.ids = {best(out.logits)};
+  out.cells_before = static_cast<int>(ask.before.size() + ask.image.at.size() + ask.after.size());
+  if (watcher_) { out.attended_before = static_cast<int>(watcher_->cells_attended()); }
 
   // The answer's first token is known; what leaves now makes the next ones cheaper.
-  out.image.resize(rows);
+  out.image.resize(ask.image.at.size());
   std::iota(out.image.begin(), out.image.end(), 0);
-  out.cells_before = out.prompt_tokens;
-  if (watcher_) { out.attended_before = static_cast<int>(watcher_->cells_attended()); }
-  {
+  if (how.after_prefill > 0) {
     stopwatch const time(out.drop_ms);
-    if (how.after_prefill > 0) { mask_by_question(ask, how, out); }
+    mask_by_question(ask, how, out);
   }
-  std::vector<md::slot_kind> kinds(before + out.image.size() + ask.after.size(), md::slot_kind::text);
-  for (std::size_t i = 0; i < out.image.size(); ++i) {
-    bool const key = std::binary_search(image.key_set.begin(), image.key_set.end(), out.image[i]);
-    kinds[before + i] = key ? md::slot_kind::key_set : md::slot_kind::visual;
-  }
-  if (watcher_ && how.kv_budget > 0) { watcher_->watch(0); }
-
-  std::vector<llama_pos> next{tail.back() + 1};
-  out.ids = {best(logits, vocabulary)};
-  double decode_ms = 0;
-  {
-    stopwatch const time(decode_ms);
-    while (static_cast<int>(out.ids.size()) < most && (who == nullptr || !who->ends(out.ids.back()))) {
-      std::vector<llama_token> const last{out.ids.back()};
-      decode(&last, nullptr, next);
-      ++next[0];
-      kinds.push_back(md::slot_kind::text);
-      out.ids.push_back(best(llama_get_logits_ith(context_, -1), vocabulary));
-      if (how.kv_budget > 0 && static_cast<int>(kinds.size()) > how.kv_budget) { evict(how, kinds); }
-    }
-  }
-  if (out.ids.size() > 1) { out.decode_ms_per_token = decode_ms / static_cast<double>(out.ids.size() - 1); }
-  logits = llama_get_logits_ith(context_, -1);
-  out.last_logits.assign(logits, logits + vocabulary);
-  out.cells_after = static_cast<int>(kinds.size());
+  answer_on(ask, how, who, most, out);
   if (watcher_) { watcher_->rest(), out.attended_after = static_cast<int>(watcher_->cells_attended()); }
   return out;
 }
 
+void session::answer_on(prompt const& ask, dropping const& how, front const* who, int most, answer& out) {
+  std::vector<md::slot_kind> kinds(ask.before.size() + out.image.size() + ask.after.size(), md::slot_kind::text);
+  for (std::size_t i = 0; i < out.image.size(); ++i) {
+    bool const key = std::binary_search(ask.image.key_set.begin(), ask.image.key_set.end(), out.image[i]);
+    kinds[ask.before.size() + i] = key ? md::slot_kind::key_set : md::slot_kind::visual;
+  }
+  if (how.kv_budget > 0) { watcher_->watch(0); }
+  double decode_ms = 0;
+  while (static_cast<int>(out.ids.size()) < most && (who == nullptr || !who->ends(out.ids.back()))) {
+    stopwatch const time(decode_ms);
+    std::vector<llama_token> const last{out.ids.back()};
+    decode(&last, nullptr, {next_++});
+    out.ids.push_back(best(last_logits()));
+    kinds.push_back(md::slot_kind::text);
+    if (how.kv_budget > 0 && static_cast<int>(kinds.size()) > how.kv_budget) { evict(how, kinds); }
+  }
+  if (out.ids.size() > 1) { out.decode_ms_per_token = decode_ms / static_cast<double>(out.ids.size() - 1); }
+  out.last_logits = last_logits();
+  out.cells_after = static_cast<int>(kinds.size());
+}
+
 /// The dual mask of each layer that was watched, one after the other, on what the one before left.
 void session::mask_by_question(prompt const& ask, dropping const& how, answer& out) {
-  auto const rows = static_cast<md::index_t>(ask.image.at.size());
   indices key = ask.image.key_set, counts(how_.prune_after.size());
+  md::run const span{static_cast<md::index_t>(ask.before.size()), static_cast<md::index_t>(ask.image.at.size())};
   md::budget_options budget;
-  budget.tokens = rows, budget.layers = llama_model_n_layer(model_), budget.target = how.after_prefill,
-  budget.reading = md::budget_reading::at_end;
-  budget.at_least = static_cast<md::index_t>(key.size());
+  budget.tokens = span.length, budget.layers = llama_model_n_layer(model_), budget.at_least = static_cast<md::index_t>(key.size());
+  budget.target = how.after_prefill, budget.reading = md::budget_reading::at_end;
   if (md::stage_counts(budget, as_list(how_.prune_after), md::view(counts.data(), counts.size())) != md::status::ok) {
     throw input_error("what shall be left after the prefill is more than there is, or less than the key set");
   }
   for (std::size_t stage = 0; stage < counts.size(); ++stage) {
     layer_scores const& all = watcher_->scores()[stage];
-    indices tokens = out.image;
-    for (auto& t : tokens) { t += static_cast<std::int32_t>(ask.before.size()); }
     if (all.sum.size() != watcher_->cells().size()) { throw input_error("no scores came from layer " + std::to_string(all.layer)); }
-    std::vector<float> const sum = those(all.sum, tokens), max = those(all.max, tokens);
-    auto const n = static_cast<md::index_t>(tokens.size());
-    keep_memory keep(1, n);
+    // [docs/llama_cpp.md 4]
+    std::vector<float> const sum = those(all.sum, out.image, span.begin), max = those(all.max, out.image, span.begin);
+    auto const n = static_cast<md::index_t>(sum.size());
     auto const keys = static_cast<std::int32_t>(key.size());
-    md::keep_lists<std::int32_t const> const protect{md::view(static_cast<std::int32_t const*>(key.data()), 1, key.size()),
-                                                     md::view(&keys, 1)};
+    md::keep_lists<std::int32_t const> const key_set{md::view(std::as_const(key).data(), 1, keys), md::view(&keys, 1)};
+    keep_memory stays(1, n);
     aligned_buffer scratch(md::dual_mask_workspace_size(on_, n, {}));
-    check(md::dual_mask(on_, {0.001f, 0.001f, counts[stage]}, md::view(sum.data(), n), md::view(max.data(), n), {}, protect, {},
-                        keep.lists(), scratch.lend()),
+    check(md::dual_mask(on_, {0.001f, 0.001f, counts[stage]}, md::view(sum.data(), n), md::view(max.data(), n), {}, key_set, {},
+                        stays.lists(), scratch.lend()),
           "dual_mask");
+    out.image = those(out.image, stays.list(0));
+    // [end]
     md::index_t moved = 0;
-    check(md::rebase(as_list(key), as_list(keep.list(0)), md::view(key.data(), key.size()), moved), "rebase");
-    out.image = those(out.image, keep.list(0));
+    check(md::rebase(as_list(key), as_list(stays.list(0)), md::view(key.data(), key.size()), moved), "rebase");
   }
-  indices all(static_cast<std::size_t>(out.prompt_tokens));
-  md::index_t kept = 0;
-  check(md::in_sequence(as_list(out.image), {static_cast<md::index_t>(ask.before.size()), rows}, out.prompt_tokens,
-                        md::view(all.data(), all.size()), kept),
-        "in_sequence");
-  all.resize(static_cast<std::size_t>(kept));
-  keep(all, how.compact);
+  indices tokens(watcher_->cells().size());
+  md::index_t count = 0;
+  auto const all = md::view(tokens.data(), tokens.size());
+  check(md::in_sequence(as_list(out.image), span, all.size(0), all, count), "in_sequence");
+  tokens.resize(static_cast<std::size_t>(count));
+  keep(tokens, how.compact);
 }
 
 /// In decode: slots beyond the budget go, those that the answer attends to least.
 void session::evict(dropping const& how, std::vector<md::slot_kind>& kinds) {
   stopwatch const time(reduction_ms_);
+  // [docs/llama_cpp.md 6]
+  layer_scores const& scores = watcher_->scores().back();  // of every token that the answer has so far
   auto const slots = static_cast<md::index_t>(kinds.size());
-  layer_scores const& scores = watcher_->scores().back();
   md::evict_options options;
   options.policy = md::evict_policy::output_aware, options.budget = how.kv_budget;
-  keep_memory list(1, slots);
+  keep_memory stays(1, slots);
   aligned_buffer scratch(md::kv_evict_workspace_size(on_, slots, {}));
   check(md::kv_evict(on_, options, md::view(scores.sum.data(), scores.sum.size()), md::view(std::as_const(kinds).data(), slots), {}, {},
-                     list.lists(), scratch.lend()),
+                     stays.lists(), scratch.lend()),
         "kv_evict");
-  bool const many = slots - list.counts[0] > 1;  // one leaves where one came: its cell is the next one's
-  keep(list.list(0), how.compact && many);
-  kinds = those(kinds, list.list(0));
+  bool const many = slots - stays.counts[0] > 1;  // where one leaves, the next one comes: its hole costs nothing
+  keep(stays.list(0), how.compact && many);
+  // [end]
+  kinds = those(kinds, stays.list(0));
 }
 
 void session::keep(indices const& tokens, bool compact) {

@@ -44,11 +44,11 @@ struct dropping {
 
 struct answer {
   std::vector<llama_token> ids;
-  std::vector<float> logits;                                 // of the last token of the prompt
-  std::vector<float> last_logits;                            // of the last token that was run
-  std::vector<std::int32_t> image;                           // rows of the picture that are in the cache when decode begins
-  int prompt_tokens = 0, cells_before = 0, cells_after = 0;  // in the cache: after the prefill; at the end
-  int attended_before = 0, attended_after = 0;               // cells that attention runs over: of the prefill; of the last token
+  std::vector<float> logits;                    // of the last token of the prompt
+  std::vector<float> last_logits;               // of the last token that was run
+  std::vector<std::int32_t> image;              // rows of the picture that are in the cache when decode begins
+  int cells_before = 0, cells_after = 0;        // in the cache: after the prefill; at the end
+  int attended_before = 0, attended_after = 0;  // cells that attention runs over: of the prefill; of the last token
   double prefill_ms = 0, decode_ms_per_token = 0;
   double reduction_ms = 0;  // the observer's part of prefill_ms
   double drop_ms = 0;       // between the first token and the second: mask, seq_rm, compaction
@@ -73,6 +73,10 @@ class session {
  private:
   static bool on_node(ggml_tensor* node, bool ask, void* self);
   void decode(std::vector<llama_token> const* tokens, float const* rows, std::vector<llama_pos> const& positions);
+  std::vector<float> last_logits() const;
+  void check_fits(prompt const& ask, dropping const& how, int most) const;
+  void prefill(prompt const& ask, dropping const& how, answer& out);
+  void answer_on(prompt const& ask, dropping const& how, front const* who, int most, answer& out);
   void mask_by_question(prompt const& ask, dropping const& how, answer& out);
   void evict(dropping const& how, std::vector<md::slot_kind>& kinds);
   void keep(std::vector<std::int32_t> const& tokens, bool compact);
@@ -83,6 +87,7 @@ class session {
   std::unique_ptr<observer<backend>> watcher_;
   llama_context_params inner_{};  // the observer's callback, which ours calls and times
   llama_context* context_ = nullptr;
+  llama_pos next_ = 0;  // position of the next token of the answer
   double reduction_ms_ = 0;
 };
 
