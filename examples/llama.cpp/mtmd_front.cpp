@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pictures and words as libmtmd prepares them, for any model of the kind of LLaVA-1.5: one square grid of rows a picture, numbered one by one.
-#include <mtmd-helper.h>
 #include <mtmd.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 
 #include "buffers.hpp"
 #include "error.hpp"
+#include "image.hpp"
 #include "picture.hpp"
 #include "tensor.hpp"
 
@@ -58,6 +58,7 @@ class mtmd_reader final : public front {
  public:
   mtmd_reader(llama_model const* model, std::string const& mmproj, int threads)
       : model_(model), vocabulary_(llama_model_get_vocab(model)), threads_(threads) {
+    mtmd_log_set(errors_only, nullptr);
     mtmd_context_params params = mtmd_context_params_default();
     params.use_gpu = false, params.print_timings = false, params.warmup = false, params.n_threads = threads;
     context_.reset(mtmd_init_from_file(mmproj.c_str(), model, params));
@@ -70,9 +71,10 @@ class mtmd_reader final : public front {
   }
 
   prompt ask(std::string const& image, std::string const& question, int tokens) override {
+    llava::picture const seen = llava::read_picture(image);  // libmtmd's own reader starts ffprobe for what it does not know
     std::unique_ptr<mtmd_bitmap, deleter<mtmd_bitmap, mtmd_bitmap_free>> const bitmap(
-        mtmd_helper_bitmap_init_from_file(context_.get(), image.c_str(), false, mtmd_helper_init_opt_default()).bitmap);
-    if (!bitmap || mtmd_bitmap_is_audio(bitmap.get())) { throw input_error(image + ": not a picture that libmtmd reads"); }
+        mtmd_bitmap_init(static_cast<std::uint32_t>(seen.width), static_cast<std::uint32_t>(seen.height), seen.rgb.data()));
+    if (!bitmap) { throw input_error(image + ": libmtmd does not take it"); }
     std::unique_ptr<mtmd_input_chunks, deleter<mtmd_input_chunks, mtmd_input_chunks_free>> const chunks(mtmd_input_chunks_init());
     std::string const text = "USER: " + std::string(mtmd_default_marker()) + "\n" + question + " ASSISTANT:";
     mtmd_input_text const input{text.c_str(), text.size(), true, true};
@@ -94,7 +96,7 @@ class mtmd_reader final : public front {
       int const bytes = llama_token_to_piece(vocabulary_, token, piece, sizeof piece, 0, false);
       out.append(piece, static_cast<std::size_t>(std::max(0, bytes)));
     }
-    return out;
+    return out.substr(std::min(out.size(), out.find_first_not_of(' ')));
   }
   bool ends(llama_token token) const override { return llama_vocab_is_eog(vocabulary_, token); }
 

@@ -37,6 +37,9 @@ class front {
   virtual bool ends(llama_token token) const = 0;
 };
 
+/// What llama.cpp and libmtmd say is errors, on stderr.
+void errors_only(ggml_log_level level, char const* text, void*);
+
 /// examples/llava: a checkpoint's tower tells features and what CLS attends to. Windows merge, then rows that CLS attends to most (its method `before`).
 std::unique_ptr<front> checkpoint_front(std::string const& folder, int threads);
 

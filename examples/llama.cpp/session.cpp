@@ -42,11 +42,13 @@ llama_token best(std::vector<float> const& logits) {
 
 }  // namespace
 
+void errors_only(ggml_log_level level, char const* text, void*) {
+  if (level == GGML_LOG_LEVEL_ERROR) { std::fputs(text, stderr); }
+}
+
 model_pointer load_model(std::string const& path) {
   static bool const once = [] {
-    llama_log_set(
-        [](ggml_log_level level, char const* text, void*) { level == GGML_LOG_LEVEL_ERROR ? void(std::fputs(text, stderr)) : void(); },
-        nullptr);
+    llama_log_set(errors_only, nullptr);
     return llama_backend_init(), true;
   }();
   static_cast<void>(once);

@@ -44,25 +44,19 @@ def pairs_apart(weight, heads):
     return weight.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("model", type=Path)
-    arguments.add_argument("out")
-    arguments.add_argument("--rope", choices=("llama", "sections"), default="llama")
-    given = arguments.parse_args()
-
-    config = json.loads((given.model / "config.json").read_text(encoding="utf-8"))
+def write(folder, out, rope, add_words=lambda writer: writer.add_tokenizer_model("none")):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", {})
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
     if text.get("model_type") != "llama" or any(key not in text for key in needed):
-        fail(f"{given.model}/config.json: text_config is no complete Llama ({', '.join(needed)})")
+        fail(f"{folder}/config.json: text_config is no complete Llama ({', '.join(needed)})")
     width, inner, layers, heads, eps = (text[key] for key in needed)
     kv_heads = text.get("num_key_value_heads", heads)
     head_dim = text.get("head_dim") or width // heads
     theta = text.get("rope_theta", 10000.0)
     if text.get("rope_scaling") or text.get("attention_bias") or text.get("mlp_bias"):
         fail("scaled RoPE and biases are not supported")
-    tensors = language_tensors(given.model)
+    tensors = language_tensors(folder)
 
     def take(name, *shape):
         if name not in tensors:
@@ -72,8 +66,8 @@ def main():
         return np.ascontiguousarray(tensors[name].astype(np.float32))
 
     vocabulary = tensors["model.embed_tokens.weight"].shape[0] if "model.embed_tokens.weight" in tensors else fail("no embeddings")
-    sections = given.rope == "sections"
-    w = gguf.GGUFWriter(given.out, "qwen2vl" if sections else "llama")
+    sections = rope == "sections"
+    w = gguf.GGUFWriter(out, "qwen2vl" if sections else "llama")
     w.add_context_length(text.get("max_position_embeddings", 2048))
     w.add_embedding_length(width)
     w.add_block_count(layers)
@@ -86,7 +80,7 @@ def main():
     w.add_rope_freq_base(theta)
     w.add_layer_norm_rms_eps(eps)
     w.add_vocab_size(vocabulary)
-    w.add_tokenizer_model("none")
+    add_words(w)
     if sections:
         third = head_dim // 2 // 3
         w.add_rope_dimension_sections([head_dim // 2 - 2 * third, third, third, 0])
@@ -110,6 +104,15 @@ def main():
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("model", type=Path)
+    arguments.add_argument("out")
+    arguments.add_argument("--rope", choices=("llama", "sections"), default="llama")
+    given = arguments.parse_args()
+    write(given.model, given.out, given.rope)
 
 
 if __name__ == "__main__":
