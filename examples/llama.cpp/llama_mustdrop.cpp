@@ -59,7 +59,9 @@ outcome run(session& on, front& who, arguments const& given, std::string const& 
   dropping how;
   how.after_prefill = std::min(n.after, static_cast<int>(out.ask.image.at.size()));
   how.kv_budget = method == "none" ? 0 : given.kv_budget;
-  how.compact = !given.holes, how.renumber = given.positions == "renumber";
+  how.compact = !given.holes, how.positions = given.positions == "renumber" ? position_rule::renumbered
+                                              : given.positions == "moved"  ? position_rule::moved
+                                                                            : position_rule::kept;
   out.got = on.run(out.ask, how, &who, given.max_new_tokens);
   out.text = who.text(out.got.ids);
   return out;
@@ -126,8 +128,8 @@ std::optional<int> read(arguments& into, int argc, char const* const* argv) {
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--kv-budget", into.kv_budget, "tokens that decode keeps in the cache, by what the answer attends to")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--positions", into.positions, "kept where the model can, or renumber")
-      ->check(CLI::IsMember({"kept", "renumber"}))
+  app.add_option("--positions", into.positions, "kept where the model can, moved after the batch, or renumber")
+      ->check(CLI::IsMember({"kept", "moved", "renumber"}))
       ->capture_default_str();
   app.add_option("--cache", into.cache, "type of the cached keys")->check(CLI::IsMember({"f32", "f16", "q8_0"}))->capture_default_str();
   app.add_option("--prune-after", into.how.prune_after, "layers whose attention decides (default: as fits the depth)")

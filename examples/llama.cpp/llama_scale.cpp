@@ -109,14 +109,15 @@ void choose(llava::computer& on, encoded& from, int tokens) {
   }
 }
 
-prompt with(int rows, int text, int width, int vocabulary) {
+/// Rows of a picture that had `places`, evenly.
+prompt with(int places, int rows, int text, int width, int vocabulary) {
   prompt out;
   std::mt19937 bits(5);
   for (int i = 0; i < text; ++i) {
     (i < 5 ? out.before : out.after).push_back(static_cast<llama_token>(bits() % static_cast<unsigned>(vocabulary)));
   }
-  out.image.rows = noise(static_cast<std::size_t>(rows) * static_cast<std::size_t>(width), 0.02f, 4), out.image.places = rows;
-  for (int r = 0; r < rows; ++r) { out.image.at.push_back(r); }
+  out.image.rows = noise(static_cast<std::size_t>(rows) * static_cast<std::size_t>(width), 0.02f, 4), out.image.places = places;
+  for (int r = 0; r < rows; ++r) { out.image.at.push_back(static_cast<std::int32_t>(std::int64_t{r} * places / rows)); }
   for (int r = 0; r < static_cast<int>(md::key_set_size(rows)); ++r) { out.image.key_set.push_back(r); }
   return out;
 }
@@ -142,7 +143,7 @@ json measured(arguments const& given, llama_model* model, picture_case const& c)
     for (auto& a : arms) {
       how.observe = a.tokens > 0;
       session s(model, how);
-      prompt const ask = with(a.tokens > 0 ? a.tokens : c.total, given.text, llama_model_n_embd_inp(model),
+      prompt const ask = with(c.total, a.tokens > 0 ? a.tokens : c.total, given.text, llama_model_n_embd_inp(model),
                               llama_vocab_n_tokens(llama_model_get_vocab(model)));
       double chosen = 0;
       if (a.tokens > 0) {

@@ -28,6 +28,12 @@ inline char const* on_host(ggml_tensor const* t, std::vector<char>& memory) {
   return memory.data();
 }
 
+/// An operator's own number i, of those that are floats: scale, largest ALiBi slope and soft-cap of attention.
+inline float parameter(ggml_tensor const* node, int i) {
+  float value = 0;
+  return std::memcpy(&value, node->op_params + i, sizeof value), value;
+}
+
 /// A tensor's first three axes, [ne2, ne1, ne0]: heads, rows or cells, features.
 template <class T>
 md::tensor_view<T const, 3> view_of(ggml_tensor const* t, char const* bytes) {

@@ -5,6 +5,7 @@
 //
 //   observer.watch    in llama_context_params.cb_eval: where tokens are in the cache, and what chosen rows attend to at chosen layers
 //   observer.keep     tokens that stay, as ranges of positions for llama_memory_seq_rm
+//   observer.move     tokens get later positions, by llama_memory_seq_add
 //   observer.compact  the survivors move to the front of the cache, so that attention runs over fewer cells
 //
 // For one sequence in a cache of its own (n_seq_max 1), of a model with causal attention over all of it: no sliding window, ALiBi or sinks.
@@ -27,10 +28,7 @@
 
 namespace mustdrop_llama {
 
-/// Positions [begin, end), as llama_memory_seq_rm takes them.
-struct position_range {
-  llama_pos begin, end;
-};
+using position_range = std::pair<llama_pos, llama_pos>;  // [first, second), as llama_memory_seq_rm takes them
 
 /// The positions of all tokens but those in `keep`, as few ranges. Tokens that share a position (M-RoPE's images) cannot leave one by one.
 inline md::status ranges_to_remove(md::tensor_view<std::int32_t const, 1> keep, std::vector<llama_pos> const& positions,
@@ -39,7 +37,7 @@ inline md::status ranges_to_remove(md::tensor_view<std::int32_t const, 1> keep, 
   if (std::adjacent_find(positions.begin(), positions.end(), std::greater_equal<>()) != positions.end()) { return md::status::unsupported; }
   ranges.clear();
   auto const drop = [&](index_t begin, index_t end) {
-    if (begin < end) { ranges.push_back({positions[static_cast<std::size_t>(begin)], positions[static_cast<std::size_t>(end - 1)] + 1}); }
+    if (begin < end) { ranges.emplace_back(positions[static_cast<std::size_t>(begin)], positions[static_cast<std::size_t>(end - 1)] + 1); }
   };
   index_t next = 0;
   for (index_t i = 0; i < keep.size(0); ++i) { drop(next, keep(i)), next = index_t{keep(i)} + 1; }
@@ -47,10 +45,9 @@ inline md::status ranges_to_remove(md::tensor_view<std::int32_t const, 1> keep, 
   return md::status::ok;
 }
 
-/// What chosen rows attend to at one layer: a number a token.
 struct layer_scores {
   int layer = 0;
-  std::vector<float> sum, max;
+  std::vector<float> sum, max;  // of what chosen rows attend to, a number a token
 };
 
 template <class Backend>
@@ -60,20 +57,18 @@ class observer {
   observer(Backend const& on, std::vector<int> const& layers) : on_(on), scores_(layers.size()) {
     for (std::size_t l = 0; l < layers.size(); ++l) { scores_[l].layer = layers[l]; }
   }
-  observer(observer const&) = delete;
-  observer& operator=(observer const&) = delete;
+  observer& operator=(observer&&) = delete;  // llama.cpp holds its address
 
   /// Before the context is made; the observer must outlive it.
   void attach(llama_context_params& params) { params.cb_eval = &observer::on_node, params.cb_eval_user_data = this; }
 
-  /// From now on rows of tokens from `first` on count, in scores that start at 0. Until rest() graphs are cut at the chosen layers.
+  /// From now on rows of tokens from `first` on count, in new scores. Until rest() graphs are cut at the chosen layers.
   void watch(index_t first) {
     first_ = first;
     for (auto& s : scores_) { s.sum.clear(), s.max.clear(); }
   }
   void rest() { first_ = -1; }
-  /// After llama_memory_clear.
-  void forget() { rest(), cells_.clear(), positions_.clear(), status_ = md::status::ok; }
+  void forget() { rest(), cells_.clear(), positions_.clear(), status_ = md::status::ok; }  // after llama_memory_clear
 
   std::vector<layer_scores> const& scores() const { return scores_; }
   std::vector<llama_pos> const& positions() const { return positions_; }  // of each token in the cache
@@ -86,8 +81,8 @@ class observer {
     // [docs/llama_cpp.md 5]
     std::vector<position_range> ranges;
     if (md::status const s = ranges_to_remove(keep, positions_, ranges); s != md::status::ok) { return s; }
-    for (auto const& r : ranges) {
-      if (!llama_memory_seq_rm(llama_get_memory(context), 0, r.begin, r.end)) { return md::status::unsupported; }
+    for (auto const& [begin, end] : ranges) {
+      if (!llama_memory_seq_rm(llama_get_memory(context), 0, begin, end)) { return md::status::unsupported; }
     }
     // [end]
     auto const shrink = [keep](auto& values) {
@@ -99,12 +94,26 @@ class observer {
     return md::status::ok;
   }
 
+  /// The last to.size() tokens to later positions, ascending: the next llama_decode rotates their keys anew. For 1-D RoPE only.
+  md::status move(llama_context* context, std::vector<llama_pos> const& to) {
+    if (!llama_memory_can_shift(llama_get_memory(context))) { return md::status::unsupported; }
+    if (to.size() > positions_.size()) { return md::status::bad_shape; }
+    std::size_t const first = positions_.size() - to.size();
+    for (std::size_t i = 0; i < to.size(); ++i) {
+      if (to[i] < positions_[first + i] || (i > 0 && to[i] <= to[i - 1])) { return md::status::bad_argument; }
+    }
+    for (std::size_t i = to.size(); i-- > 0;) {  // the last one first: nobody is where it goes
+      llama_pos& at = positions_[first + i];
+      llama_memory_seq_add(llama_get_memory(context), 0, at, at + 1, to[i] - at), at = to[i];
+    }
+    return md::status::ok;
+  }
+
   /// Through the host: llama.cpp writes a sequence without the holes that keep() left, and reads it into the first cells.
   md::status compact(llama_context* context) {
-    if (llama_n_seq_max(context) != 1) { return md::status::unsupported; }
     std::vector<std::uint8_t> state(llama_state_seq_get_size(context, 0));
     std::size_t const bytes = llama_state_seq_get_data(context, state.data(), state.size(), 0);
-    if (bytes == 0) { return md::status::unsupported; }
+    if (llama_n_seq_max(context) != 1 || bytes == 0) { return md::status::unsupported; }
     llama_memory_clear(llama_get_memory(context), false);
     if (llama_state_seq_set_data(context, state.data(), bytes, 0) == 0) { return md::status::bad_argument; }
     std::vector<std::int32_t> order = cells_;
@@ -179,11 +188,7 @@ class observer {
   md::status read(ggml_tensor const* node) {
     bool const flash = node->op == GGML_OP_FLASH_ATTN_EXT;
     ggml_tensor const* const rows = flash ? node->src[0] : node;  // of ne[1] rows; map or queries
-    auto const parameter = [node](int i) {
-      float x;
-      return std::memcpy(&x, node->op_params + i, sizeof x), x;
-    };
-    if (rows->ne[3] != 1 || rows->type != GGML_TYPE_F32 || parameter(1) != 0 || node->src[flash ? 4 : 2] != nullptr) {
+    if (rows->ne[3] != 1 || rows->type != GGML_TYPE_F32 || parameter(node, 1) != 0 || node->src[flash ? 4 : 2] != nullptr) {
       return md::status::unsupported;
     }
     if (rows->ne[1] != added_ || !agrees_with(node->src[flash ? 3 : 1])) { return md::status::bad_argument; }
@@ -195,7 +200,7 @@ class observer {
     if (!flash) { return from_map(view, into); }
     // [docs/llama_cpp.md 3]
     md::attention_options options;
-    options.scale = parameter(0), options.softcap = parameter(2);
+    options.scale = parameter(node, 0), options.softcap = parameter(node, 2);
     limits_.clear();
     for (index_t t = tokens - added_ + skipped; t < tokens; ++t) { limits_.push_back(static_cast<std::int32_t>(t + 1)); }
     ggml_tensor const* const k = node->src[1];

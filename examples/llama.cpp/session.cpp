@@ -36,6 +36,10 @@ std::vector<T> those(std::vector<T> const& from, indices const& list, md::index_
   return out;
 }
 
+void allowed(md::status s) {
+  if (s != md::status::ok) { throw input_error(std::string("llama.cpp does not let this be done to its cache: ") + md::message(s)); }
+}
+
 llama_token best(std::vector<float> const& logits) {
   return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
@@ -152,14 +156,18 @@ void session::prefill(prompt const& ask, dropping const& how, answer& out) {
   // [docs/llama_cpp.md 2]
   picture const& image = ask.image;
   auto const rows = static_cast<llama_pos>(image.at.size()), begin = static_cast<llama_pos>(ask.before.size());
-  bool const gaps = keeps_positions() && !how.renumber;  // M-RoPE: positions may jump. 1-D: llama_decode refuses anything but the next one
-  std::vector<llama_pos> head(ask.before.size()), middle(image.at.begin(), image.at.end()), tail(ask.after.size());
-  if (!gaps) { std::iota(middle.begin(), middle.end(), 0); }
-  for (auto& position : middle) { position += begin; }
+  bool const gaps = how.positions == position_rule::kept && keeps_positions();  // M-RoPE: positions may jump
+  bool const move = !gaps && how.positions != position_rule::renumbered && rows < image.places && watcher_;
+  std::vector<llama_pos> head(ask.before.size()), middle(image.at.size()), tail(ask.after.size()), places(image.at.begin(), image.at.end());
+  for (auto& place : places) {
+    place += move ? begin + image.places - 1 - image.at.back() : begin;
+  }  // text may only follow on the last row
   std::iota(head.begin(), head.end(), 0);
-  std::iota(tail.begin(), tail.end(), begin + (gaps ? image.places : rows));
+  std::iota(middle.begin(), middle.end(), begin);
+  std::iota(tail.begin(), tail.end(), begin + (gaps || move ? image.places : rows));
   decode(&ask.before, nullptr, head);
-  decode(nullptr, image.rows.data(), middle);
+  decode(nullptr, image.rows.data(), gaps ? places : middle);
+  if (move) { allowed(watcher_->move(context_, places)); }
   if (how.after_prefill > 0) { watcher_->watch(begin + rows); }  // rows of the question are observed
   decode(&ask.after, nullptr, tail);
   // [end]
@@ -268,9 +276,8 @@ void session::evict(dropping const& how, std::vector<md::slot_kind>& kinds) {
 }
 
 void session::keep(indices const& tokens, bool compact) {
-  md::status s = watcher_->keep(context_, as_list(tokens));
-  if (s == md::status::ok && compact) { s = watcher_->compact(context_); }
-  if (s != md::status::ok) { throw input_error(std::string("the cache does not let go of these tokens: ") + md::message(s)); }
+  allowed(watcher_->keep(context_, as_list(tokens)));
+  if (compact) { allowed(watcher_->compact(context_)); }
 }
 
 }  // namespace mustdrop_llama

@@ -34,12 +34,19 @@ struct setup {
   std::vector<int> prune_after;  // layers whose scores the mask reads; empty: the paper's, scaled, or layer 0 of models of fewer than 16
 };
 
+/// Where rows stand that were left in front of a batch, and the text behind them.
+enum class position_rule {
+  kept,        // where they were, if the model takes gaps (M-RoPE); else moved
+  moved,       // without gaps in the batch; then their keys are rotated to where they were, for the text behind them to see
+  renumbered,  // without gaps
+};
+
 /// What leaves after the batch; what leaves before it is said to the front.
 struct dropping {
   int after_prefill = 0;  // image tokens that are left, by the dual mask; 0: all
   int kv_budget = 0;      // tokens that decode keeps in the cache, by what the answer attends to; 0: all
   bool compact = true;    // survivors move together
-  bool renumber = false;  // positions count from 0 without gaps, even where the model could keep them
+  position_rule positions = position_rule::kept;
 };
 
 struct answer {

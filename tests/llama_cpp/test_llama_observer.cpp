@@ -380,11 +380,9 @@ TEST(LlamaRanges, AreTheGapsOfThePlanInPositions) {
   std::vector<position_range> ranges;
   auto const removed = [&](indices const& keep) {
     EXPECT_EQ(ranges_to_remove(md::view(keep.data(), keep.size()), positions, ranges), md::status::ok);
-    std::vector<std::pair<llama_pos, llama_pos>> out;
-    for (auto const& r : ranges) { out.emplace_back(r.begin, r.end); }
-    return out;
+    return ranges;
   };
-  using pairs = std::vector<std::pair<llama_pos, llama_pos>>;
+  using pairs = std::vector<position_range>;
   EXPECT_EQ(removed({0, 1, 2, 3, 4, 5, 6}), pairs{});
   EXPECT_EQ(removed({}), (pairs{{0, 21}}));
   EXPECT_EQ(removed({0, 4, 6}), (pairs{{1, 11}, {12, 13}}));  // tokens 1 to 3 are positions 1, 2 and 10
