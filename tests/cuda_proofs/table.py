@@ -57,6 +57,8 @@ PLANTED = [
         "i = part * select_threads + threadIdx.x;\n  if (part == 0 && threadIdx.x == 0)",
         "i = part * (select_threads - 32) + threadIdx.x;\n  if (part == 0 && threadIdx.x == 0)",
         "top_k", "keep_kernel", "257 scores, 86 stay", RACE),
+    Bug("equal keys have one place", "selection.cuh", "better += ordered(keys[u], u) > own;", "better += keys[u] > keys[i];",
+        "top_k", "rank_kernel", "33 scores, 12 stay, best first", RACE),
     Bug("a random score is written by two blocks", "random.cuh", "part * random_threads + threadIdx.x",
         "part * (random_threads - 1) + threadIdx.x", "random", "random_scores_kernel", "257 tokens", RACE),
     Bug("no barrier before the sum is read", "dual_mask.cuh",
