@@ -126,8 +126,7 @@ class observer {
   static bool on_node(ggml_tensor* node, bool ask, void* self) noexcept {
     auto& o = *static_cast<observer*>(self);
     if (ask) { return o.wants(node); }
-    o.note(o.read(node));
-    return true;
+    return o.note(o.read(node)), true;
   }
 
   void note(md::status s) { status_ = status_ == md::status::ok ? s : status_; }
@@ -150,7 +149,7 @@ class observer {
   bool wants(ggml_tensor const* node) {
     if (node->op == GGML_OP_ROPE) { rope_positions_ = node->src[1]; }
     if (node->op == GGML_OP_SET_ROWS && node->view_src != nullptr && !scores_.empty() &&
-        of_layer(node->view_src->name, "cache_k_l%d") == &scores_[0]) {
+        of_layer(node->view_src->name, "cache_k_l%d") == scores_.data()) {
       note(admit(node->src[1], rope_positions_));
     }
     layer_scores const* const layer = attention_of(node);

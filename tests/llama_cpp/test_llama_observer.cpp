@@ -210,7 +210,7 @@ std::vector<double> plain_sums(recorded const& from) {
 }
 
 class LlamaObserver : public testing::TestWithParam<char const*> {
- protected:
+ public:
   recorded const from{GetParam()};
   showing whole() const { return {{from.image_begin, from.image_tokens, from.rows}, {}}; }
   showing split(int size) const {
