@@ -20,7 +20,8 @@
 MUSTDROP_NAMESPACE_BEGIN
 namespace cuda {
 
-/// Puts a kernel on the stream and returns the code of that launch alone: errors of earlier calls stay where their owner looks for them.
+/// Puts a kernel on the stream and returns what CUDA says to it, which may be a failure of earlier work on the device. Nobody's last error
+/// is cleared here.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dynamic_shared, cudaStream_t stream,
                    Arguments const&... arguments) noexcept {
