@@ -220,13 +220,10 @@ void run(arguments const& given) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return llava::exit_code("llama_mustdrop", [&] {
     arguments given;
     if (auto const done = read(given, argc, argv)) { return *done; }
     run(given);
-  } catch (std::exception const& error) {
-    std::cerr << "llama_mustdrop: " << llava::one_line(error.what()) << '\n';
-    return 2;
-  }
-  return 0;
+    return 0;
+  });
 }

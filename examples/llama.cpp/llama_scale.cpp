@@ -180,46 +180,43 @@ json measured(arguments const& given, llama_model* model, picture_case const& c)
   return rows;
 }
 
+int run(int argc, char const* const* argv) {
+  arguments given;
+  given.how.ubatch = 512;  // llama.cpp's own
+  CLI::App app("Times of a language model in llama.cpp with all image tokens and with fewer.", "llama_scale");
+  app.add_option("--model", given.model, "the language model, a GGUF")->required()->check(CLI::ExistingFile);
+  app.add_option("--case", given.cases, "image tokens and budgets, TOTAL:N,N,…; repeatable")->capture_default_str();
+  app.add_option("--runs", given.runs, "rounds, each of all budgets in turn, after one that does not count")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--text", given.text, "text tokens around the picture")->check(CLI::Range(7, 4096))->capture_default_str();
+  app.add_option("--new-tokens", given.new_tokens, "length of the answer")->check(CLI::Range(2, 4096))->capture_default_str();
+  app.add_option("--threads", given.how.threads, "for everything")->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--ubatch", given.how.ubatch, "tokens that llama.cpp runs at once")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app.add_option("--json", given.json_file, "where to write the rows");
+  if (auto const done = llava::parse(app, argc, argv)) { return *done; }
+  std::vector<picture_case> cases;
+  for (auto const& text : given.cases) { cases.push_back(parsed(text)); }
+  model_pointer const model = load_model(given.model);
+  json rows = json::array();
+  for (auto const& c : cases) {
+    for (auto& row : measured(given, model.get(), c)) { rows.push_back(row); }
+  }
+  json const result{{"model_bytes", llama_model_size(model.get())},
+                    {"threads", given.how.threads},
+                    {"ubatch", given.how.ubatch},
+                    {"text_tokens", given.text},
+                    {"runs", given.runs},
+                    {"system", llama_print_system_info()},
+                    {"rows", rows}};
+  if (!given.json_file.empty() && !(std::ofstream(given.json_file) << result.dump(1) << '\n' << std::flush)) {
+    throw input_error(given.json_file + ": cannot be written");
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    arguments given;
-    given.how.ubatch = 512;  // llama.cpp's own
-    CLI::App app("Times of a language model in llama.cpp with all image tokens and with fewer.", "llama_scale");
-    app.add_option("--model", given.model, "the language model, a GGUF")->required()->check(CLI::ExistingFile);
-    app.add_option("--case", given.cases, "image tokens and budgets, TOTAL:N,N,…; repeatable")->capture_default_str();
-    app.add_option("--runs", given.runs, "rounds, each of all budgets in turn, after one that does not count")
-        ->check(CLI::Range(1, 1000))
-        ->capture_default_str();
-    app.add_option("--text", given.text, "text tokens around the picture")->check(CLI::Range(7, 4096))->capture_default_str();
-    app.add_option("--new-tokens", given.new_tokens, "length of the answer")->check(CLI::Range(2, 4096))->capture_default_str();
-    app.add_option("--threads", given.how.threads, "for everything")->check(CLI::Range(1, 1024))->capture_default_str();
-    app.add_option("--ubatch", given.how.ubatch, "tokens that llama.cpp runs at once")
-        ->check(CLI::Range(1, 1 << 20))
-        ->capture_default_str();
-    app.add_option("--json", given.json_file, "where to write the rows");
-    if (auto const done = llava::parse(app, argc, argv)) { return *done; }
-    std::vector<picture_case> cases;
-    for (auto const& text : given.cases) { cases.push_back(parsed(text)); }
-    model_pointer const model = load_model(given.model);
-    json rows = json::array();
-    for (auto const& c : cases) {
-      for (auto& row : measured(given, model.get(), c)) { rows.push_back(row); }
-    }
-    json const result{{"model_bytes", llama_model_size(model.get())},
-                      {"threads", given.how.threads},
-                      {"ubatch", given.how.ubatch},
-                      {"text_tokens", given.text},
-                      {"runs", given.runs},
-                      {"system", llama_print_system_info()},
-                      {"rows", rows}};
-    if (!given.json_file.empty() && !(std::ofstream(given.json_file) << result.dump(1) << '\n' << std::flush)) {
-      throw input_error(given.json_file + ": cannot be written");
-    }
-  } catch (std::exception const& error) {
-    std::cerr << "llama_scale: " << llava::one_line(error.what()) << '\n';
-    return 2;
-  }
-  return 0;
+  return llava::exit_code("llama_scale", [&] { return run(argc, argv); });
 }

@@ -24,11 +24,6 @@ namespace {
 namespace md = mustdrop;
 using llava::input_error;
 
-template <class T, void (*Free)(T*)>
-struct deleter {
-  void operator()(T* t) const { Free(t); }
-};
-
 /// Windows of the grid become one row each, so many that no more than `tokens` rows are left. rows [side², width] shrink in place.
 void merge_windows(picture& p, md::index_t side, md::index_t width, md::index_t tokens, int threads) {
   llava::stopwatch const time(p.reduction_ms);

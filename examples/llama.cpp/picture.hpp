@@ -12,6 +12,12 @@
 
 namespace mustdrop_llama {
 
+/// Frees what a C interface made, for std::unique_ptr.
+template <class T, void (*Free)(T*)>
+struct deleter {
+  void operator()(T* t) const { Free(t); }
+};
+
 /// A picture on its way into a batch: rows of the language model's width, of which each keeps the place that it had among all.
 struct picture {
   std::vector<float> rows;            // [at.size(), width]

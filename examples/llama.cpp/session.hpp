@@ -18,10 +18,7 @@
 
 namespace mustdrop_llama {
 
-struct model_deleter {
-  void operator()(llama_model* m) const { llama_model_free(m); }
-};
-using model_pointer = std::unique_ptr<llama_model, model_deleter>;
+using model_pointer = std::unique_ptr<llama_model, deleter<llama_model, llama_model_free>>;
 
 /// Throws llava::input_error for a file that llama.cpp does not load. A GGUF is read by llama.cpp, which checks it.
 model_pointer load_model(std::string const& path);

@@ -82,10 +82,5 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (std::exception const& error) {
-    std::fprintf(stderr, "llava: %s\n", llava::one_line(error.what()).c_str());
-    return 2;
-  }
+  return llava::exit_code("llava", [&] { return run(argc, argv); });
 }

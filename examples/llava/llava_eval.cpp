@@ -133,13 +133,10 @@ void run(arguments const& given) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return llava::exit_code("llava_eval", [&] {
     arguments given;
     if (auto const done = read(given, argc, argv)) { return *done; }
     run(given);
-  } catch (std::exception const& error) {
-    std::cerr << "llava_eval: " << llava::one_line(error.what()) << '\n';
-    return 2;
-  }
-  return 0;
+    return 0;
+  });
 }

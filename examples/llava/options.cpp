@@ -198,6 +198,15 @@ std::optional<int> parse(CLI::App& app, int argc, char const* const* argv) {
   return std::nullopt;
 }
 
+int exit_code(std::string const& program, std::function<int()> const& run) {
+  try {
+    return run();
+  } catch (std::exception const& error) {
+    std::cerr << program << ": " << one_line(error.what()) << '\n';
+    return 2;
+  }
+}
+
 std::string one_line(std::string const& text) {
   std::string out;
   std::string const valid = clean(text), unknown = "\xEF\xBF\xBD";

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Command line options that `llava` and `llava_eval` share.
+// Command lines: options that `llava` and `llava_eval` share, and how every program reads them and ends.
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -30,6 +31,9 @@ std::vector<std::pair<std::string, std::string>> describe(reduction const& optio
 
 /// Parses the command line. A value is the exit code of a program that is done: 0 after --help, 2 after one line on stderr.
 std::optional<int> parse(CLI::App& app, int argc, char const* const* argv);
+
+/// What `run` returns; 2 after one line on stderr, that names the program, for what it throws.
+int exit_code(std::string const& program, std::function<int()> const& run);
 
 /// TEXT in one line: control characters (line feeds, terminal codes) and what is not UTF-8 become '?'.
 std::string one_line(std::string const& text);
