@@ -15,6 +15,7 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "ragged.hpp"
 
 namespace {
 
@@ -37,23 +38,16 @@ std::vector<T> any_numbers(std::mt19937& random, md::index_t n) {
   return numbers;
 }
 
-md::segments cut(ints const& offsets) {
-  if (offsets.empty()) { return {}; }
-  md::index_t longest = 0;
-  for (std::size_t s = 1; s < offsets.size(); ++s) { longest = std::max<md::index_t>(longest, offsets[s] - offsets[s - 1]); }
-  return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, longest};
-}
-
 /// sum, max and head_sum.
 template <class Q, class K, class Backend>
 floats scores(Backend const& on, tile_case const& c, md::tensor_view<Q const, 3> query, md::tensor_view<K const, 3> keys) {
   floats const lse(static_cast<std::size_t>(c.heads * c.rows), 1.7f);
   floats out(static_cast<std::size_t>(2 * c.keys + c.rows * c.keys), 0.1f);
-  aligned_memory scratch(
-      md::attention_scores_workspace_size(on, {c.heads, c.rows, c.keys, c.kv_heads, c.dim}, cut(c.row_offsets), cut(c.key_offsets)));
+  aligned_memory scratch(md::attention_scores_workspace_size(on, {c.heads, c.rows, c.keys, c.kv_heads, c.dim},
+                                                             cut_to_longest(c.row_offsets), cut_to_longest(c.key_offsets)));
   md::attention_options options;
   options.scale = 1 / std::sqrt(static_cast<float>(c.dim)), options.softcap = c.as == form::capped ? 3.0f : 0.0f, options.decay = 0.7f;
-  EXPECT_EQ(md::attention_scores(on, options, query, keys, cut(c.row_offsets), cut(c.key_offsets),
+  EXPECT_EQ(md::attention_scores(on, options, query, keys, cut_to_longest(c.row_offsets), cut_to_longest(c.key_offsets),
                                  c.limits.empty() ? md::tensor_view<std::int32_t const, 1>{} : md::view(c.limits.data(), c.rows),
                                  c.as == form::lse ? md::view(lse.data(), c.heads, c.rows) : md::tensor_view<float const, 2>{}, {},
                                  md::view(out.data(), c.keys), md::view(out.data() + c.keys, c.keys),

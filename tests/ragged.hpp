@@ -15,6 +15,14 @@ namespace md = mustdrop;
 using Offsets = std::vector<std::int32_t>;
 using Lists = std::vector<std::vector<int>>;
 
+/// Segments with `longest` said; no offsets: one segment.
+inline md::segments cut_to_longest(Offsets const& offsets) {
+  if (offsets.empty()) { return {}; }
+  std::int32_t longest = 0;
+  for (std::size_t s = 1; s < offsets.size(); ++s) { longest = std::max(longest, offsets[s] - offsets[s - 1]); }
+  return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, longest};
+}
+
 inline md::segments cut(Offsets const& offsets) { return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, 0}; }
 
 /// Keep lists as a word reads them: [segments, capacity]. What no list uses is a number that no token has.

@@ -8,6 +8,7 @@
 
 #include "backends.hpp"
 #include "memory.hpp"
+#include "ragged.hpp"
 #include "refused_workspaces.hpp"
 
 namespace {
@@ -28,17 +29,9 @@ struct attention_case {
   floats lse{};                                     // [heads, rows] or {}
   std::vector<md::key_span> spans{};
 
-  md::segments row_segments() const { return cut(row_offsets); }
-  md::segments key_segments() const { return cut(key_offsets); }
+  md::segments row_segments() const { return cut_to_longest(row_offsets); }
+  md::segments key_segments() const { return cut_to_longest(key_offsets); }
   md::index_t longest() const { return key_segments().bound(keys); }
-
- private:
-  static md::segments cut(ints const& offsets) {
-    if (offsets.empty()) { return {}; }
-    std::int32_t longest = 0;
-    for (std::size_t s = 1; s < offsets.size(); ++s) { longest = std::max(longest, offsets[s] - offsets[s - 1]); }
-    return {static_cast<md::index_t>(offsets.size()) - 1, offsets.data(), nullptr, longest};
-  }
 };
 
 struct attention_result {
