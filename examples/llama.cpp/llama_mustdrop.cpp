@@ -138,7 +138,7 @@ std::optional<int> read(arguments& into, int argc, char const* const* argv) {
   app.add_flag("--holes", into.holes, "leave dropped tokens' cells where they are, unused");
   app.add_flag("--flash-attention-off", into.flash_off, "llama.cpp makes a map, and scores are read off it");
   app.add_option("--threads", into.how.threads, "for llama.cpp, the encoder and the library")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(1, GGML_MAX_N_THREADS))
       ->capture_default_str();
   app.add_option("--context", into.how.context, "cells of the cache")->check(CLI::Range(16, 1 << 20))->capture_default_str();
   app.add_option("--ubatch", into.how.ubatch, "tokens that llama.cpp runs at once")->check(CLI::Range(1, 1 << 20))->capture_default_str();

@@ -36,7 +36,7 @@ constexpr md::index_t crop = 576, side = 24, vision_width = 1024, vision_heads =
 struct arguments {
   std::string model, json_file, cache = "f16";
   std::vector<std::string> cases = {"576:192,128,64", "2880:320"};
-  int runs = 5, text = 40, new_tokens = 9;
+  int runs = 5, text = 55, new_tokens = 9;
   setup how;
 };
 
@@ -127,46 +127,49 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-json measured(arguments const& given, llama_model* model, picture_case const& c) {
-  struct arm {
-    int tokens;
-    std::vector<double> first, next, ours, drop;
-    answer last;
-  };
-  std::vector<arm> arms{{0, {}, {}, {}, {}, {}}};
-  for (int const n : c.tokens) { arms.push_back({n, {}, {}, {}, {}, {}}); }
+/// One way to answer about a picture: plain llama.cpp, the observer with nothing dropped, or a budget.
+struct arm {
+  int tokens;    // in the batch
+  bool observe;  // false: llama.cpp alone
+  std::vector<double> first = {}, next = {}, ours = {}, drop = {};
+  answer last = {};
+};
+
+void measure(arguments const& given, llama_model* model, int total, arm& a, bool counts) {
   setup how = given.how;
-  how.context = c.total + given.text + given.new_tokens, how.ubatch = std::min(how.ubatch, how.context);
-  llava::computer on(how.threads);
-  encoded picture(c.total);
-  for (int run = -1; run < given.runs; ++run) {  // the first round warms up and is not counted
-    for (auto& a : arms) {
-      how.observe = a.tokens > 0;
-      session s(model, how);
-      prompt const ask = with(c.total, a.tokens > 0 ? a.tokens : c.total, given.text, llama_model_n_embd_inp(model),
-                              llama_vocab_n_tokens(llama_model_get_vocab(model)));
-      double chosen = 0;
-      if (a.tokens > 0) {
-        llava::stopwatch const time(chosen);
-        choose(on, picture, a.tokens);
-      }
-      dropping drop;
-      drop.after_prefill = a.tokens / 2;
-      a.last = s.run(ask, drop, nullptr, given.new_tokens);
-      std::printf("%d of %d: first token %.1f ms, of which ours %.3f; then %.2f ms of dropping; next %.2f ms each\n", a.tokens, c.total,
-                  chosen + a.last.prefill_ms, chosen + a.last.reduction_ms, a.last.drop_ms, a.last.decode_ms_per_token);
-      std::fflush(stdout);
-      if (run < 0) { continue; }
-      a.first.push_back(chosen + a.last.prefill_ms), a.next.push_back(a.last.decode_ms_per_token);
-      a.ours.push_back(chosen + a.last.reduction_ms), a.drop.push_back(a.last.drop_ms);
-    }
+  how.context = total + given.text + given.new_tokens, how.ubatch = std::min(how.ubatch, how.context);
+  how.observe = a.observe;
+  session s(model, how);
+  bool const fewer = a.tokens < total;
+  prompt const ask = with(total, a.tokens, given.text, llama_model_n_embd_inp(model), llama_vocab_n_tokens(llama_model_get_vocab(model)));
+  double chosen = 0;
+  if (fewer) {
+    llava::computer on(how.threads);
+    encoded picture(total);
+    llava::stopwatch const time(chosen);
+    choose(on, picture, a.tokens);
   }
+  dropping drop;
+  if (a.observe) { drop.after_prefill = fewer ? a.tokens / 2 : total; }
+  a.last = s.run(ask, drop, nullptr, given.new_tokens);
+  std::printf("%d of %d%s: first token %.1f ms, of which ours %.3f; then %.2f ms of dropping; next %.2f ms each%s\n", a.tokens, total,
+              a.observe && !fewer ? ", observed" : "", chosen + a.last.prefill_ms, chosen + a.last.reduction_ms, a.last.drop_ms,
+              a.last.decode_ms_per_token, counts ? "" : " (warming up)");
+  std::fflush(stdout);
+  if (!counts) { return; }
+  a.first.push_back(chosen + a.last.prefill_ms), a.next.push_back(a.last.decode_ms_per_token);
+  a.ours.push_back(chosen + a.last.reduction_ms), a.drop.push_back(a.last.drop_ms);
+}
+
+/// What a case's arms took so far; the first of them is plain llama.cpp.
+json rows_of(llama_model* model, int total, std::vector<arm> const& arms) {
   auto const head = llama_model_n_embd(model) / llama_model_n_head(model);
   double const cell_bytes = 2.0 * 2 * llama_model_n_layer(model) * llama_model_n_head_kv(model) * head;  // K and V, f16
   json rows = json::array();
   for (auto const& a : arms) {
-    rows.push_back({{"image_tokens", c.total},
+    rows.push_back({{"image_tokens", total},
                     {"tokens", a.tokens},
+                    {"observed", a.observe},
                     {"first_token_ms", a.first},
                     {"next_token_ms", a.next},
                     {"ours_ms", a.ours},
@@ -174,10 +177,26 @@ json measured(arguments const& given, llama_model* model, picture_case const& c)
                     {"speedup_first", median(arms[0].first) / median(a.first)},
                     {"speedup_next", median(arms[0].next) / median(a.next)},
                     {"ours_percent_of_first", 100 * median(a.ours) / median(a.first)},
+                    {"cells_attended_prefill", a.observe ? json(a.last.attended_before) : json()},  // only the observer knows
+                    {"cells_attended_end", a.observe ? json(a.last.attended_after) : json()},
                     {"kv_bytes_prefill", cell_bytes * a.last.cells_before},
                     {"kv_bytes_end", cell_bytes * a.last.cells_after}});
   }
   return rows;
+}
+
+void write(arguments const& given, llama_model* model, json const& rows) {
+  if (given.json_file.empty()) { return; }
+  json const result{{"model_bytes", llama_model_size(model)},
+                    {"threads", given.how.threads},
+                    {"ubatch", given.how.ubatch},
+                    {"text_tokens", given.text},
+                    {"new_tokens", given.new_tokens},
+                    {"system", llama_print_system_info()},
+                    {"rows", rows}};
+  if (!(std::ofstream(given.json_file) << result.dump(1) << '\n' << std::flush)) {
+    throw input_error(given.json_file + ": cannot be written");
+  }
 }
 
 int run(int argc, char const* const* argv) {
@@ -186,31 +205,28 @@ int run(int argc, char const* const* argv) {
   CLI::App app("Times of a language model in llama.cpp with all image tokens and with fewer.", "llama_scale");
   app.add_option("--model", given.model, "the language model, a GGUF")->required()->check(CLI::ExistingFile);
   app.add_option("--case", given.cases, "image tokens and budgets, TOTAL:N,N,…; repeatable")->capture_default_str();
-  app.add_option("--runs", given.runs, "rounds, each of all budgets in turn, after one that does not count")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
+  app.add_option("--runs", given.runs, "rounds, each of all ways in turn")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--text", given.text, "text tokens around the picture")->check(CLI::Range(7, 4096))->capture_default_str();
   app.add_option("--new-tokens", given.new_tokens, "length of the answer")->check(CLI::Range(2, 4096))->capture_default_str();
-  app.add_option("--threads", given.how.threads, "for everything")->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--threads", given.how.threads, "for everything")->check(CLI::Range(1, GGML_MAX_N_THREADS))->capture_default_str();
   app.add_option("--ubatch", given.how.ubatch, "tokens that llama.cpp runs at once")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  app.add_option("--json", given.json_file, "where to write the rows");
+  app.add_option("--json", given.json_file, "where to write the rows, after each round");
   if (auto const done = llava::parse(app, argc, argv)) { return *done; }
   std::vector<picture_case> cases;
   for (auto const& text : given.cases) { cases.push_back(parsed(text)); }
   model_pointer const model = load_model(given.model);
-  json rows = json::array();
+  json done = json::array(), so_far;
   for (auto const& c : cases) {
-    for (auto& row : measured(given, model.get(), c)) { rows.push_back(row); }
-  }
-  json const result{{"model_bytes", llama_model_size(model.get())},
-                    {"threads", given.how.threads},
-                    {"ubatch", given.how.ubatch},
-                    {"text_tokens", given.text},
-                    {"runs", given.runs},
-                    {"system", llama_print_system_info()},
-                    {"rows", rows}};
-  if (!given.json_file.empty() && !(std::ofstream(given.json_file) << result.dump(1) << '\n' << std::flush)) {
-    throw input_error(given.json_file + ": cannot be written");
+    std::vector<arm> arms{{c.total, false}, {c.total, true}};
+    for (int const n : c.tokens) { arms.push_back({n, true}); }
+    measure(given, model.get(), c.total, arms.back(), false);  // weights come from the disk, pages from the kernel
+    for (int run = 0; run < given.runs; ++run) {
+      for (auto& a : arms) { measure(given, model.get(), c.total, a, true); }
+      so_far = done;
+      for (auto& row : rows_of(model.get(), c.total, arms)) { so_far.push_back(row); }
+      write(given, model.get(), so_far);  // after each round: they are long
+    }
+    done = so_far;
   }
   return 0;
 }

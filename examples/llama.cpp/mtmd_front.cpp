@@ -19,17 +19,14 @@
 
 namespace mustdrop_llama {
 
-namespace {
-
-namespace md = mustdrop;
 using llava::input_error;
 
-/// Windows of the grid become one row each, so many that no more than `tokens` rows are left. rows [side², width] shrink in place.
 void merge_windows(picture& p, md::index_t side, md::index_t width, md::index_t tokens, int threads) {
   llava::stopwatch const time(p.reduction_ms);
   llava::computer on(threads);
   md::token_grid const grid{side, side, 1, 0, 0};
   md::window_shape window;
+  window.rows = std::min(window.rows, side), window.cols = window.rows;
   while (md::window_merge_count(grid, window, tokens) < 0 && window.rows < side) { ++window.rows, ++window.cols; }
   md::index_t const n = grid.patches(), windows = window.windows(grid);
   md::merge_options options;
@@ -48,6 +45,8 @@ void merge_windows(picture& p, md::index_t side, md::index_t width, md::index_t 
   p.rows.swap(merged);
   // [end]
 }
+
+namespace {
 
 class mtmd_reader final : public front {
  public:

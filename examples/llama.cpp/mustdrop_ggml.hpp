@@ -41,11 +41,32 @@ md::tensor_view<T const, 3> view_of(ggml_tensor const* t, char const* bytes) {
   return {reinterpret_cast<T const*>(bytes), {t->ne[2], t->ne[1], t->ne[0]}, {stride(2), stride(1), stride(0)}};
 }
 
+/// Whether rows skipped, …, rows - 1 of a mask, which are those of the last `rows` tokens, see the cells of tokens up to their own and no other.
+/// cells[t] is where token t is.
+inline bool is_causal(ggml_tensor const* mask, char const* bytes, std::vector<std::int32_t> const& cells, index_t rows, index_t skipped) {
+  if (bytes == nullptr || mask->ne[1] < rows || (mask->type != GGML_TYPE_F16 && mask->type != GGML_TYPE_F32)) { return false; }
+  std::vector<std::size_t> token(static_cast<std::size_t>(mask->ne[0]), cells.size());  // in each cell; nobody is in the others
+  for (std::size_t t = 0; t < cells.size(); ++t) {
+    if (cells[t] < 0 || cells[t] >= mask->ne[0] || token[static_cast<std::size_t>(cells[t])] != cells.size()) { return false; }
+    token[static_cast<std::size_t>(cells[t])] = t;
+  }
+  for (index_t r = skipped; r < rows; ++r) {
+    char const* const row = bytes + static_cast<std::size_t>(r) * mask->nb[1];
+    for (std::size_t cell = 0; cell < token.size(); ++cell) {
+      bool const seen = mask->type == GGML_TYPE_F16 ? (reinterpret_cast<ggml_fp16_t const*>(row)[cell] & 0x7fff) == 0
+                                                    : reinterpret_cast<float const*>(row)[cell] == 0;
+      if (seen != (token[cell] + static_cast<std::size_t>(rows - r) <= cells.size())) { return false; }
+    }
+  }
+  return true;
+}
+
 /// Keys [kv_heads, cells.size(), dim] of these cells, in this order, given to `use`: in place where they lie one behind the other as f32, f16
 /// or bf16; of other cells and types f32 `rows`, made by ggml's own dequantiser.
 template <class Use>
 md::status with_keys(ggml_tensor const* k, char const* bytes, std::vector<std::int32_t> const& cells, std::vector<float>& rows,
                      Use const& use) {
+  if (cells.empty() || bytes == nullptr) { return md::status::bad_argument; }
   auto const count = static_cast<index_t>(cells.size());
   index_t in_order = 0;
   for (auto const cell : cells) {
@@ -93,7 +114,7 @@ struct ggml_threads {
     ggml_cplan plan = ggml_graph_plan(graph, threads, pool);
     std::vector<std::uint8_t> work(plan.work_size);
     plan.work_data = work.data();
-    ggml_graph_compute(graph, &plan);
+    if (ggml_graph_compute(graph, &plan) != GGML_STATUS_SUCCESS) { GGML_ABORT("ggml ran a part of a step only"); }
     ggml_free(context);
   }
   index_t width() const noexcept { return threads; }

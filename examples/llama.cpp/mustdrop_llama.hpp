@@ -9,8 +9,8 @@
 //   observer.compact  the survivors move to the front of the cache, so that attention runs over fewer cells
 //
 // For one sequence in a cache of its own (n_seq_max 1), of a model with causal attention over all of it: no sliding window, ALiBi or sinks.
-// A token is a number: how many of those that are in the cache came before it. Whatever is not as expected is a status, never a guess;
-// llama.cpp's own computation goes on. Only out of memory ends the program, as it does inside ggml.
+// A token is a number: how many of those that are in the cache came before it. Whatever is not as expected is a status, never a guess, and stays
+// until forget(); llama.cpp's own computation goes on. Only out of memory ends the program, as it does inside ggml.
 
 #include <algorithm>
 #include <cstdio>
@@ -68,7 +68,7 @@ class observer {
     for (auto& s : scores_) { s.sum.clear(), s.max.clear(); }
   }
   void rest() { first_ = -1; }
-  void forget() { rest(), cells_.clear(), positions_.clear(), status_ = md::status::ok; }  // after llama_memory_clear
+  void forget() { rest(), cells_.clear(), positions_.clear(), turning_ = false, status_ = md::status::ok; }  // after llama_memory_clear
 
   std::vector<layer_scores> const& scores() const { return scores_; }
   std::vector<llama_pos> const& positions() const { return positions_; }  // of each token in the cache
@@ -78,11 +78,12 @@ class observer {
 
   /// Tokens not in `keep` leave the cache. Their cells are free; those before the last used one still cost time until compact().
   md::status keep(llama_context* context, md::tensor_view<std::int32_t const, 1> keep) {
+    if (status_ != md::status::ok) { return status_; }
     // [docs/llama_cpp.md 5]
     std::vector<position_range> ranges;
     if (md::status const s = ranges_to_remove(keep, positions_, ranges); s != md::status::ok) { return s; }
     for (auto const& [begin, end] : ranges) {
-      if (!llama_memory_seq_rm(llama_get_memory(context), 0, begin, end)) { return md::status::unsupported; }
+      if (!llama_memory_seq_rm(llama_get_memory(context), 0, begin, end)) { return note(md::status::unsupported), status_; }
     }
     // [end]
     auto const shrink = [keep](auto& values) {
@@ -96,6 +97,7 @@ class observer {
 
   /// The last to.size() tokens to later positions, ascending: the next llama_decode rotates their keys anew. For 1-D RoPE only.
   md::status move(llama_context* context, std::vector<llama_pos> const& to) {
+    if (status_ != md::status::ok) { return status_; }
     if (!llama_memory_can_shift(llama_get_memory(context))) { return md::status::unsupported; }
     if (to.size() > positions_.size()) { return md::status::bad_shape; }
     std::size_t const first = positions_.size() - to.size();
@@ -104,20 +106,27 @@ class observer {
     }
     for (std::size_t i = to.size(); i-- > 0;) {  // the last one first: nobody is where it goes
       llama_pos& at = positions_[first + i];
+      turning_ = turning_ || to[i] != at;
       llama_memory_seq_add(llama_get_memory(context), 0, at, at + 1, to[i] - at), at = to[i];
     }
     return md::status::ok;
   }
 
-  /// Through the host: llama.cpp writes a sequence without the holes that keep() left, and reads it into the first cells.
+  /// Through the host: llama.cpp writes a sequence without the holes that keep() left, and reads it into the first cells; if it does not read it, the
+  /// cache is empty and the observer knows. unsupported between move() and the next llama_decode: keys would be written that are not rotated yet.
   md::status compact(llama_context* context) {
-    std::vector<std::uint8_t> state(llama_state_seq_get_size(context, 0));
-    std::size_t const bytes = llama_state_seq_get_data(context, state.data(), state.size(), 0);
-    if (llama_n_seq_max(context) != 1 || bytes == 0) { return md::status::unsupported; }
-    llama_memory_clear(llama_get_memory(context), false);
-    if (llama_state_seq_set_data(context, state.data(), bytes, 0) == 0) { return md::status::bad_argument; }
+    if (status_ != md::status::ok) { return status_; }
     std::vector<std::int32_t> order = cells_;
     std::sort(order.begin(), order.end());
+    if (order.empty() || static_cast<std::size_t>(order.back()) + 1 == order.size()) { return md::status::ok; }  // no holes
+    if (llama_n_seq_max(context) != 1 || turning_) { return md::status::unsupported; }
+    std::vector<std::uint8_t> state(llama_state_seq_get_size(context, 0));
+    std::size_t const bytes = llama_state_seq_get_data(context, state.data(), state.size(), 0);
+    if (bytes == 0) { return md::status::unsupported; }
+    llama_memory_clear(llama_get_memory(context), false);
+    if (llama_state_seq_set_data(context, state.data(), bytes, 0) == 0) {
+      return llama_memory_clear(llama_get_memory(context), false), forget(), md::status::unsupported;
+    }
     for (auto& cell : cells_) { cell = static_cast<std::int32_t>(std::lower_bound(order.begin(), order.end(), cell) - order.begin()); }
     return md::status::ok;
   }
@@ -159,29 +168,12 @@ class observer {
 
   md::status admit(ggml_tensor const* cells, ggml_tensor const* positions) {
     if (cells->type != GGML_TYPE_I64 || positions == nullptr || positions->type != GGML_TYPE_I32) { return md::status::unsupported; }
-    if (positions->ne[0] < cells->ne[0]) { return md::status::bad_shape; }
-    added_ = cells->ne[0];
+    if (positions->ne[0] < cells->ne[0] || cells->data == nullptr || positions->data == nullptr) { return md::status::bad_shape; }
+    added_ = cells->ne[0], turning_ = false;
     auto const* const at = reinterpret_cast<std::int64_t const*>(on_host(cells, memory_[0]));
     auto const* const where = reinterpret_cast<std::int32_t const*>(on_host(positions, memory_[1]));
     for (index_t i = 0; i < added_; ++i) { cells_.push_back(static_cast<std::int32_t>(at[i])), positions_.push_back(where[i]); }
     return md::status::ok;
-  }
-
-  /// Whether the last of the new rows sees the cells of all our tokens and no other: if not, somebody else has changed the cache.
-  bool agrees_with(ggml_tensor const* mask) {
-    if (mask == nullptr || mask->ne[1] < added_ || (mask->type != GGML_TYPE_F16 && mask->type != GGML_TYPE_F32)) { return false; }
-    std::vector<bool> ours(static_cast<std::size_t>(mask->ne[0]));
-    for (auto const cell : cells_) {
-      if (cell < 0 || cell >= mask->ne[0] || ours[static_cast<std::size_t>(cell)]) { return false; }
-      ours[static_cast<std::size_t>(cell)] = true;
-    }
-    char const* const row = on_host(mask, memory_[0]) + static_cast<std::size_t>(added_ - 1) * mask->nb[1];
-    for (std::size_t cell = 0; cell < ours.size(); ++cell) {
-      float const value = mask->type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(reinterpret_cast<ggml_fp16_t const*>(row)[cell])
-                                                      : reinterpret_cast<float const*>(row)[cell];
-      if ((value == 0) != ours[cell]) { return false; }
-    }
-    return true;
   }
 
   md::status read(ggml_tensor const* node) {
@@ -190,9 +182,12 @@ class observer {
     if (rows->ne[3] != 1 || rows->type != GGML_TYPE_F32 || parameter(node, 1) != 0 || node->src[flash ? 4 : 2] != nullptr) {
       return md::status::unsupported;
     }
-    if (rows->ne[1] != added_ || !agrees_with(node->src[flash ? 3 : 1])) { return md::status::bad_argument; }
     auto const tokens = static_cast<index_t>(cells_.size());
     index_t const skipped = std::max(index_t{0}, first_ - (tokens - added_));
+    ggml_tensor const* const mask = node->src[flash ? 3 : 1];
+    if (rows->ne[1] != added_ || rows->data == nullptr || mask == nullptr) { return md::status::bad_argument; }
+    // Where a row sees other cells than those of our tokens up to its own, attention is not causal, or somebody else has changed the cache.
+    if (!is_causal(mask, on_host(mask, memory_[0]), cells_, added_, skipped)) { return md::status::bad_argument; }
     auto const view = view_of<float>(rows, on_host(rows, memory_[0])).narrow(1, skipped, added_ - skipped);
     layer_scores& into = *attention_of(node);
     into.sum.resize(cells_.size()), into.max.resize(cells_.size());
@@ -242,6 +237,7 @@ class observer {
   std::vector<llama_pos> positions_;
   ggml_tensor const* rope_positions_ = nullptr;
   index_t first_ = -1, added_ = 0, n_kv_ = 0;
+  bool turning_ = false;  // keys wait for the next llama_decode to rotate them
   md::status status_ = md::status::ok;
   std::vector<char> memory_[2], scratch_;
   std::vector<float> key_rows_;

@@ -10,7 +10,11 @@
 
 #include <llama.h>
 
+#include <mustdrop/view.hpp>
+
 namespace mustdrop_llama {
+
+namespace md = mustdrop;
 
 /// Frees what a C interface made, for std::unique_ptr.
 template <class T, void (*Free)(T*)>
@@ -48,6 +52,10 @@ void errors_only(ggml_log_level level, char const* text, void*);
 
 /// examples/llava: a checkpoint's tower tells features and what CLS attends to. Windows merge, then rows that CLS attends to most (its method `before`).
 std::unique_ptr<front> checkpoint_front(std::string const& folder, int threads);
+
+/// Windows of the grid become one row each, the most alike first, until no more than `tokens` >= 1 rows are left: windows of 3 × 3, and larger ones where
+/// these do not save enough. The picture's rows are [side², width].
+void merge_windows(picture& p, md::index_t side, md::index_t width, md::index_t tokens, int threads);
 
 /// libmtmd tells features only: windows merge, the most alike first, until no more than the tokens asked for are left.
 std::unique_ptr<front> mtmd_front(llama_model const* model, std::string const& mmproj, int threads);

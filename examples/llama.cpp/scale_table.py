@@ -7,23 +7,31 @@ from pathlib import Path
 from statistics import median
 
 
+def name(row):
+    if row["tokens"] < row["image_tokens"]:
+        return str(row["tokens"])
+    return "all, observed" if row["observed"] else "all"
+
+
 def spread(values):
     return f"{median(values) / 1000:.2f}" if median(values) >= 1000 else f"{median(values) / 1000:.3f}"
 
 
 def table(result):
-    yield f"{result['threads']} threads, ubatches of {result['ubatch']}, {result['text_tokens']} text tokens, medians of {result['runs']} interleaved runs, seconds:"
+    yield f"{result['threads']} threads, ubatches of {result['ubatch']}, {result['text_tokens']} text tokens, medians of interleaved rounds, seconds:"
     yield ""
-    yield "| image tokens | in the batch | first token | slowest to fastest | a further token | KV cache, prefill → end | of the first token ours |"
-    yield "|--:|--:|--:|--:|--:|--:|--:|"
+    yield "| image tokens | in the batch | rounds | first token | fastest to slowest | a further token | cells attended, prefill → end | KV cache, prefill → end | ours |"
+    yield "|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for row in result["rows"]:
         first, following = row["first_token_ms"], row["next_token_ms"]
-        all_tokens = row["tokens"] == 0
-        times = ("", "") if all_tokens else (f" ({row['speedup_first']:.1f}×)", f" ({row['speedup_next']:.2f}×)")
-        share = "" if all_tokens else f"{row['ours_percent_of_first']:.3f} %"
+        times, share, cells = ("", ""), "", ""
+        if row["observed"]:
+            times = f" ({row['speedup_first']:.2f}×)", f" ({row['speedup_next']:.2f}×)"
+            share = f"{row['ours_percent_of_first']:.3f} %"
+            cells = f"{row['cells_attended_prefill']} → {row['cells_attended_end']}"
         cache = f"{row['kv_bytes_prefill'] / 2**20:.0f} → {row['kv_bytes_end'] / 2**20:.0f} MiB"
-        yield (f"| {row['image_tokens']} | {row['tokens'] or 'all'} | {spread(first)}{times[0]} | {spread([max(first)])} to {spread([min(first)])} | "
-               f"{spread(following)}{times[1]} | {cache} | {share} |")
+        yield (f"| {row['image_tokens']} | {name(row)} | {len(first)} | {spread(first)}{times[0]} | {spread([min(first)])} to {spread([max(first)])} | "
+               f"{spread(following)}{times[1]} | {cells} | {cache} | {share} |")
 
 
 def draw(result, path):
@@ -35,7 +43,7 @@ def draw(result, path):
     figure, axes = pyplot.subplots(1, len(totals), figsize=(4.5 * len(totals), 2.6), layout="constrained")
     for axis, total in zip([axes] if len(totals) == 1 else axes, totals):
         rows = [row for row in result["rows"] if row["image_tokens"] == total]
-        axis.barh([str(row["tokens"] or total) for row in rows][::-1], [median(row["first_token_ms"]) / 1000 for row in rows][::-1])
+        axis.barh([name(row) for row in rows][::-1], [median(row["first_token_ms"]) / 1000 for row in rows][::-1])
         axis.set(title=f"{total} image tokens", xlabel="seconds to the first token", ylabel="in the batch")
     figure.savefig(path, metadata={"Date": None})
 

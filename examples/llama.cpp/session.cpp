@@ -40,6 +40,11 @@ void allowed(md::status s) {
   if (s != md::status::ok) { throw input_error(std::string("llama.cpp does not let this be done to its cache: ") + md::message(s)); }
 }
 
+threadpool_pointer threads_of(setup const& how) {
+  ggml_threadpool_params params = ggml_threadpool_params_default(how.threads);
+  return threadpool_pointer(ggml_threadpool_new(&params));
+}
+
 llama_token best(std::vector<float> const& logits) {
   return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
@@ -64,7 +69,7 @@ model_pointer load_model(std::string const& path) {
   return model;
 }
 
-session::session(llama_model* model, setup const& how) : model_(model), how_(how), on_{{how.threads, nullptr}} {
+session::session(llama_model* model, setup const& how) : model_(model), how_(how), pool_(threads_of(how)), on_{{how.threads, pool_.get()}} {
   int const layers = llama_model_n_layer(model);
   if (how_.prune_after.empty()) { how_.prune_after = llava::default_prune_after(layers); }
   if (md::check_stages(layers, md::view(how_.prune_after.data(), how_.prune_after.size())) != md::status::ok || how_.prune_after[0] < 0) {
@@ -84,6 +89,7 @@ session::session(llama_model* model, setup const& how) : model_(model), how_(how
   }
   context_ = llama_init_from_model(model, params);
   if (context_ == nullptr) { throw input_error("llama.cpp makes no context of this model with these options"); }
+  llama_attach_threadpool(context_, pool_.get(), pool_.get());
 }
 
 session::~session() { llama_free(context_); }

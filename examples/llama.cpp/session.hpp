@@ -18,6 +18,7 @@
 
 namespace mustdrop_llama {
 
+using threadpool_pointer = std::unique_ptr<ggml_threadpool, deleter<ggml_threadpool, ggml_threadpool_free>>;
 using model_pointer = std::unique_ptr<llama_model, deleter<llama_model, llama_model_free>>;
 
 /// Throws llava::input_error for a file that llama.cpp does not load. A GGUF is read by llama.cpp, which checks it.
@@ -87,6 +88,7 @@ class session {
 
   llama_model* model_;
   setup how_;
+  threadpool_pointer pool_;  // llama.cpp's threads, and between its graphs ours
   backend on_;
   std::unique_ptr<observer<backend>> watcher_;
   llama_context_params inner_{};  // the observer's callback, which ours calls and times

@@ -73,6 +73,21 @@ TEST(LlamaMtmd, WindowsMergeUntilNoMoreTokensAreLeftThanAskedFor) {
   }
 }
 
+TEST(LlamaMtmd, AnyGridEndsWithNoMoreTokensThanAskedFor) {
+  for (md::index_t edge = 2; edge <= 8; ++edge) {
+    auto const n = static_cast<int>(edge * edge);
+    for (int tokens = 1; tokens < n; ++tokens) {
+      picture p;
+      p.rows.resize(static_cast<std::size_t>(n) * 2, 1), p.places = n;
+      for (int r = 0; r < n; ++r) { p.at.push_back(r); }
+      merge_windows(p, edge, 2, tokens, 1);
+      EXPECT_LE(p.at.size(), static_cast<std::size_t>(tokens)) << edge;
+      EXPECT_GE(p.at.size(), 1U);
+      EXPECT_EQ(p.rows, std::vector<float>(p.at.size() * 2, 1)) << "means of ones";
+    }
+  }
+}
+
 TEST(LlamaMtmd, AnswersAreWords) {
   session on(words(), {});
   answer const got = on.run(ask(0), {}, &tower(), 16);

@@ -334,6 +334,60 @@ TEST(LlamaObserverRefuses, WhatItDoesNotUnderstand) {
   }
 }
 
+TEST(LlamaObserverRefuses, MasksThatAreNotCausalInAnyRowThatCounts) {
+  graph g;
+  indices const cells{4, 0, 2, 1};  // two old tokens, two new rows
+  for (auto const type : {GGML_TYPE_F16, GGML_TYPE_F32}) {
+    ggml_tensor* const mask = mask_of(g, cells, 2, 2, 6, type);
+    auto const set = [&](int row, int cell, float value) {
+      int const i = row * 6 + cell;
+      if (type == GGML_TYPE_F16) { static_cast<ggml_fp16_t*>(mask->data)[i] = ggml_fp32_to_fp16(value); }
+      if (type == GGML_TYPE_F32) { static_cast<float*>(mask->data)[i] = value; }
+    };
+    auto const causal = [&](md::index_t skipped) { return is_causal(mask, static_cast<char const*>(mask->data), cells, 2, skipped); };
+    EXPECT_TRUE(causal(0));
+    EXPECT_FALSE(is_causal(mask, nullptr, cells, 2, 0));
+    EXPECT_FALSE(is_causal(mask, static_cast<char const*>(mask->data), cells, 3, 0)) << "more rows than there are";
+    EXPECT_FALSE(is_causal(mask, static_cast<char const*>(mask->data), {4, 0, 4, 1}, 2, 0)) << "two tokens in a cell";
+    EXPECT_FALSE(is_causal(mask, static_cast<char const*>(mask->data), {4, 0, 2, 6}, 2, 0));
+    EXPECT_FALSE(is_causal(mask, static_cast<char const*>(mask->data), {4, 0, 2, -1}, 2, 0));
+    set(0, 1, 0);
+    EXPECT_FALSE(causal(0)) << "the first row sees the second: not causal, though the last row is as it should be";
+    EXPECT_TRUE(causal(1)) << "but that row does not count";
+    set(0, 1, -INFINITY), set(0, 4, -INFINITY);
+    EXPECT_FALSE(causal(0)) << "a window that slid past the first token";
+    set(0, 4, -0.5f);
+    EXPECT_FALSE(causal(0)) << "a bias by distance";
+  }
+}
+
+TEST(LlamaObserverRefuses, EverythingAfterAStatusUntilItForgets) {
+  one_token t;
+  static_cast<ggml_fp16_t*>(t.mask->data)[9] = ggml_fp32_to_fp16(0);
+  observer<md::reference::backend> watcher({}, {0});
+  llama_context_params params{};
+  watcher.attach(params), watcher.watch(0);
+  call(params, t.rope), call(params, t.rows), call(params, t.attention);
+  indices const first{0};
+  EXPECT_EQ(watcher.keep(nullptr, md::view(first.data(), 1)), md::status::bad_argument);
+  EXPECT_EQ(watcher.move(nullptr, {7}), md::status::bad_argument);
+  EXPECT_EQ(watcher.compact(nullptr), md::status::bad_argument);
+  EXPECT_EQ(watcher.cells(), indices{5});
+  watcher.forget();
+  EXPECT_EQ(watcher.status(), md::status::ok);
+  EXPECT_EQ(watcher.compact(nullptr), md::status::ok) << "nothing is in the cache, so it has no holes";
+}
+
+TEST(LlamaObserverRefuses, KeysOfNobody) {
+  graph g;
+  ggml_tensor* const k = g.tensor(GGML_TYPE_F16, {32, 4, 2});
+  std::vector<float> rows;
+  auto const never = [](auto) { return ADD_FAILURE(), md::status::ok; };
+  EXPECT_EQ(with_keys(k, static_cast<char const*>(k->data), {}, rows, never), md::status::bad_argument);
+  EXPECT_EQ(with_keys(k, nullptr, {0}, rows, never), md::status::bad_argument);
+  EXPECT_EQ(with_keys(k, static_cast<char const*>(k->data), {4}, rows, never), md::status::bad_argument);
+}
+
 TEST(LlamaObserver, AsksForChosenLayersOnlyAndOnlyWhileWatching) {
   one_token t;
   observer<md::reference::backend> other({}, {3}), resting({}, {0});

@@ -9,6 +9,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include <mustdrop/cpu/attention_scores.hpp>
+
 #include "error.hpp"
 #include "eval.hpp"
 #include "run.hpp"
@@ -257,6 +259,74 @@ TEST(LlamaSession, ABudgetHoldsInDecode) {
     auto const& positions = on.watcher().positions();
     EXPECT_EQ(std::adjacent_find(positions.begin(), positions.end(), std::greater_equal<>()), positions.end());
     EXPECT_EQ(got.attended_after, 256);
+  }
+}
+
+/// A context of the tiny model with an observer, and text in it.
+struct observed_text {
+  observer<session::backend> watcher{session::backend{}, {0}};
+  std::unique_ptr<llama_context, deleter<llama_context, llama_free>> context;
+
+  explicit observed_text(unsigned sequences = 1) {
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = params.n_batch = 512, params.n_seq_max = sequences, params.kv_unified = true;
+    params.n_threads = params.n_threads_batch = 1;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    watcher.attach(params);
+    context.reset(llama_init_from_model(tiny("llama"), params));
+    std::vector<llama_token> ids(300);
+    for (std::size_t i = 0; i < ids.size(); ++i) { ids[i] = static_cast<llama_token>(5 + i % 40); }
+    EXPECT_EQ(llama_decode(context.get(), llama_batch_get_one(ids.data(), 300)), 0);
+    indices few;
+    for (std::int32_t i = 0; i < 300; i += i == 100 ? 190 : 1) { few.push_back(i); }
+    EXPECT_EQ(watcher.keep(context.get(), md::view(few.data(), few.size())), md::status::ok);
+  }
+  floats next(llama_token id) {
+    EXPECT_EQ(llama_decode(context.get(), llama_batch_get_one(&id, 1)), 0);
+    float const* const logits = llama_get_logits_ith(context.get(), -1);
+    return {logits, logits + llama_vocab_n_tokens(llama_model_get_vocab(tiny("llama")))};
+  }
+};
+
+TEST(LlamaObserver, CompactsOnlyWhenMovedKeysAreRotated) {
+  std::vector<llama_pos> const to{400, 401, 410};
+  observed_text holes, moved;
+  for (auto* const o : {&holes, &moved}) { ASSERT_EQ(o->watcher.move(o->context.get(), to), md::status::ok); }
+  indices const cells = moved.watcher.cells();
+  ASSERT_EQ(cells.back(), 299);
+  EXPECT_EQ(moved.watcher.compact(moved.context.get()), md::status::unsupported) << "the state would hold new positions and old keys";
+  EXPECT_EQ(moved.watcher.cells(), cells);
+  EXPECT_EQ(moved.watcher.status(), md::status::ok);
+  holes.next(7), moved.next(7);
+  EXPECT_EQ(moved.watcher.compact(moved.context.get()), md::status::ok);
+  EXPECT_EQ(moved.watcher.positions(), holes.watcher.positions());
+  moved.watcher.watch(0), holes.watcher.watch(0);
+  EXPECT_LE(furthest(moved.next(9), holes.next(9)), 1e-3f) << "the same keys in another order of sums";
+  EXPECT_EQ(moved.watcher.status(), md::status::ok) << "the mask shows attention on the cells that we think";
+  EXPECT_LT(*std::max_element(moved.watcher.cells().begin(), moved.watcher.cells().end()), 120);
+}
+
+TEST(LlamaObserver, CompactsNoCacheOfSeveralSequences) {
+  observed_text two(2);
+  indices const cells = two.watcher.cells();
+  EXPECT_EQ(two.watcher.compact(two.context.get()), md::status::unsupported);
+  EXPECT_EQ(two.watcher.cells(), cells);
+  EXPECT_EQ(llama_memory_seq_pos_max(llama_get_memory(two.context.get()), 0), 299) << "and nothing has changed";
+  observed_text one;
+  EXPECT_EQ(one.watcher.compact(one.context.get()), md::status::ok);
+  EXPECT_EQ(llama_memory_seq_pos_max(llama_get_memory(one.context.get()), 0), 299);
+}
+
+TEST(LlamaSession, RefusesAttentionThatIsNotCausal) {
+  for (bool const flash : {true, false}) {
+    setup how;
+    how.flash_attention = flash;
+    session on(tiny("llama"), how);
+    llama_set_causal_attn(on.context(), false);
+    EXPECT_THROW(on.run(question(0), after(64), &words(), 4), llava::input_error);
+    EXPECT_EQ(on.watcher().status(), md::status::bad_argument);
+    llama_set_causal_attn(on.context(), true);
+    EXPECT_EQ(on.run(question(0), after(64), &words(), 4).image.size(), 64U);
   }
 }
 
