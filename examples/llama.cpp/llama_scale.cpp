@@ -127,10 +127,10 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// One way to answer about a picture: plain llama.cpp, the observer with nothing dropped, or a budget.
+/// One way to answer about a picture: plain llama.cpp; the observer with nothing dropped, or with what is dropped after the batch; a budget before it.
 struct arm {
-  int tokens;    // in the batch
-  bool observe;  // false: llama.cpp alone
+  int tokens;  // in the batch
+  int left;    // of them after the prefill; 0: llama.cpp alone
   std::vector<double> first = {}, next = {}, ours = {}, drop = {};
   answer last = {};
 };
@@ -138,7 +138,7 @@ struct arm {
 void measure(arguments const& given, llama_model* model, int total, arm& a, bool counts) {
   setup how = given.how;
   how.context = total + given.text + given.new_tokens, how.ubatch = std::min(how.ubatch, how.context);
-  how.observe = a.observe;
+  how.observe = a.left > 0;
   session s(model, how);
   bool const fewer = a.tokens < total;
   prompt const ask = with(total, a.tokens, given.text, llama_model_n_embd_inp(model), llama_vocab_n_tokens(llama_model_get_vocab(model)));
@@ -150,10 +150,10 @@ void measure(arguments const& given, llama_model* model, int total, arm& a, bool
     choose(on, picture, a.tokens);
   }
   dropping drop;
-  if (a.observe) { drop.after_prefill = fewer ? a.tokens / 2 : total; }
+  drop.after_prefill = a.left;
   a.last = s.run(ask, drop, nullptr, given.new_tokens);
-  std::printf("%d of %d%s: first token %.1f ms, of which ours %.3f; then %.2f ms of dropping; next %.2f ms each%s\n", a.tokens, total,
-              a.observe && !fewer ? ", observed" : "", chosen + a.last.prefill_ms, chosen + a.last.reduction_ms, a.last.drop_ms,
+  std::printf("%d of %d, then %d: first token %.1f ms, of which ours %.3f; then %.2f ms of dropping; next %.2f ms each%s\n", a.tokens,
+              total, how.observe ? a.left : total, chosen + a.last.prefill_ms, chosen + a.last.reduction_ms, a.last.drop_ms,
               a.last.decode_ms_per_token, counts ? "" : " (warming up)");
   std::fflush(stdout);
   if (!counts) { return; }
@@ -169,7 +169,7 @@ json rows_of(llama_model* model, int total, std::vector<arm> const& arms) {
   for (auto const& a : arms) {
     rows.push_back({{"image_tokens", total},
                     {"tokens", a.tokens},
-                    {"observed", a.observe},
+                    {"left", a.left > 0 ? json(a.left) : json()},
                     {"first_token_ms", a.first},
                     {"next_token_ms", a.next},
                     {"ours_ms", a.ours},
@@ -177,8 +177,8 @@ json rows_of(llama_model* model, int total, std::vector<arm> const& arms) {
                     {"speedup_first", median(arms[0].first) / median(a.first)},
                     {"speedup_next", median(arms[0].next) / median(a.next)},
                     {"ours_percent_of_first", 100 * median(a.ours) / median(a.first)},
-                    {"cells_attended_prefill", a.observe ? json(a.last.attended_before) : json()},  // only the observer knows
-                    {"cells_attended_end", a.observe ? json(a.last.attended_after) : json()},
+                    {"cells_attended_prefill", a.left > 0 ? json(a.last.attended_before) : json()},  // only the observer knows
+                    {"cells_attended_end", a.left > 0 ? json(a.last.attended_after) : json()},
                     {"kv_bytes_prefill", cell_bytes * a.last.cells_before},
                     {"kv_bytes_end", cell_bytes * a.last.cells_after}});
   }
@@ -217,8 +217,8 @@ int run(int argc, char const* const* argv) {
   model_pointer const model = load_model(given.model);
   json done = json::array(), so_far;
   for (auto const& c : cases) {
-    std::vector<arm> arms{{c.total, false}, {c.total, true}};
-    for (int const n : c.tokens) { arms.push_back({n, true}); }
+    std::vector<arm> arms{{c.total, 0}, {c.total, c.total}, {c.total, c.tokens.back()}};
+    for (int const n : c.tokens) { arms.push_back({n, n / 2}); }
     measure(given, model.get(), c.total, arms.back(), false);  // weights come from the disk, pages from the kernel
     for (int run = 0; run < given.runs; ++run) {
       for (auto& a : arms) { measure(given, model.get(), c.total, a, true); }

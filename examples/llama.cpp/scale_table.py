@@ -8,9 +8,8 @@ from statistics import median
 
 
 def name(row):
-    if row["tokens"] < row["image_tokens"]:
-        return str(row["tokens"])
-    return "all, observed" if row["observed"] else "all"
+    in_batch = str(row["tokens"]) if row["tokens"] < row["image_tokens"] else "all"
+    return f"{in_batch}, plain" if row["left"] is None else f"{in_batch}, {row['left'] if row['left'] < row['image_tokens'] else 'all'} left"
 
 
 def spread(values):
@@ -25,7 +24,7 @@ def table(result):
     for row in result["rows"]:
         first, following = row["first_token_ms"], row["next_token_ms"]
         times, share, cells = ("", ""), "", ""
-        if row["observed"]:
+        if row["left"] is not None:
             times = f" ({row['speedup_first']:.2f}×)", f" ({row['speedup_next']:.2f}×)"
             share = f"{row['ours_percent_of_first']:.3f} %"
             cells = f"{row['cells_attended_prefill']} → {row['cells_attended_end']}"

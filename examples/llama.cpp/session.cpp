@@ -275,15 +275,19 @@ void session::evict(dropping const& how, std::vector<md::slot_kind>& kinds) {
   check(md::kv_evict(on_, options, md::view(scores.sum.data(), scores.sum.size()), md::view(std::as_const(kinds).data(), slots), {}, {},
                      stays.lists(), scratch.lend()),
         "kv_evict");
-  bool const many = slots - stays.counts[0] > 1;  // where one leaves, the next one comes: its hole costs nothing
-  keep(stays.list(0), how.compact && many);
+  keep(stays.list(0), how.compact);  // where one leaves, the next one comes: its hole costs nothing
   // [end]
   kinds = those(kinds, stays.list(0));
 }
 
 void session::keep(indices const& tokens, bool compact) {
   allowed(watcher_->keep(context_, as_list(tokens)));
-  if (compact) { allowed(watcher_->compact(context_)); }
+  auto const& cells = watcher_->cells();
+  if (!compact || cells.empty()) { return; }
+  // Attention runs over all cells up to the last used one, rounded up: a copy of the cache for less than that would save nothing.
+  auto const rounded = [](std::size_t n) { return (n + 255) / 256; };
+  auto const used = static_cast<std::size_t>(*std::max_element(cells.begin(), cells.end())) + 1;
+  if (rounded(cells.size()) < rounded(used)) { allowed(watcher_->compact(context_)); }
 }
 
 }  // namespace mustdrop_llama

@@ -43,7 +43,7 @@ enum class position_rule {
 struct dropping {
   int after_prefill = 0;  // image tokens that are left, by the dual mask; 0: all
   int kv_budget = 0;      // tokens that decode keeps in the cache, by what the answer attends to; 0: all
-  bool compact = true;    // survivors move together
+  bool compact = true;    // survivors move together where attention gets shorter by it
   position_rule positions = position_rule::kept;
 };
 
