@@ -92,6 +92,7 @@ class observer {
     };
     for (auto& s : scores_) { s.sum.resize(cells_.size()), s.max.resize(cells_.size()), shrink(s.sum), shrink(s.max); }
     shrink(cells_), shrink(positions_);
+    if (first_ > 0) { first_ = std::lower_bound(keep.data, keep.data + keep.size(0), first_) - keep.data; }
     return md::status::ok;
   }
 

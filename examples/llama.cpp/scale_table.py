@@ -12,25 +12,31 @@ def name(row):
     return f"{in_batch}, plain" if row["left"] is None else f"{in_batch}, {row['left'] if row['left'] < row['image_tokens'] else 'all'} left"
 
 
-def spread(values):
-    return f"{median(values) / 1000:.2f}" if median(values) >= 1000 else f"{median(values) / 1000:.3f}"
+def seconds(milliseconds):
+    return f"{milliseconds / 1000:.2f}" if milliseconds >= 1000 else f"{milliseconds / 1000:.3f}"
 
 
 def table(result):
-    yield f"{result['threads']} threads, ubatches of {result['ubatch']}, {result['text_tokens']} text tokens, medians of interleaved rounds, seconds:"
+    yield (f"{result['threads']} threads, ubatches of {result['ubatch']}, {result['text_tokens']} text tokens, weights "
+           f"{'repacked' if result['repacked'] else 'as in the file'}; medians of interleaved rounds:")
     yield ""
-    yield "| image tokens | in the batch | rounds | first token | fastest to slowest | a further token | cells attended, prefill → end | KV cache, prefill → end | ours |"
-    yield "|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    yield ("| image tokens | in the batch | rounds | first token, s | fastest to slowest | of that ours | then dropping, s | a further token, s | "
+           "cells attended | KV in use, MiB |")
+    yield "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for row in result["rows"]:
-        first, following = row["first_token_ms"], row["next_token_ms"]
-        times, share, cells = ("", ""), "", ""
-        if row["left"] is not None:
-            times = f" ({row['speedup_first']:.2f}×)", f" ({row['speedup_next']:.2f}×)"
-            share = f"{row['ours_percent_of_first']:.3f} %"
-            cells = f"{row['cells_attended_prefill']} → {row['cells_attended_end']}"
-        cache = f"{row['kv_bytes_prefill'] / 2**20:.0f} → {row['kv_bytes_end'] / 2**20:.0f} MiB"
-        yield (f"| {row['image_tokens']} | {name(row)} | {len(first)} | {spread(first)}{times[0]} | {spread([min(first)])} to {spread([max(first)])} | "
-               f"{spread(following)}{times[1]} | {cells} | {cache} | {share} |")
+        plain = next(other for other in result["rows"] if other["image_tokens"] == row["image_tokens"] and other["left"] is None)
+        first, following = median(row["first_token_ms"]), median(row["next_token_ms"])
+        fastest, slowest = min(row["first_token_ms"]), max(row["first_token_ms"])
+        columns = [str(row["image_tokens"]), name(row), str(len(row["first_token_ms"]))]
+        if row is plain:
+            columns += [seconds(first), f"{seconds(fastest)} to {seconds(slowest)}", "", "", seconds(following), ""]
+        else:
+            columns += [f"{seconds(first)} ({median(plain['first_token_ms']) / first:.2f}×)", f"{seconds(fastest)} to {seconds(slowest)}",
+                        f"{100 * median(row['ours_ms']) / first:.3f} %", seconds(median(row["drop_ms"])),
+                        f"{seconds(following)} ({median(plain['next_token_ms']) / following:.2f}×)",
+                        f"{row['cells_attended_prefill']} → {row['cells_attended_end']}"]
+        columns.append(f"{row['kv_bytes_prefill'] / 2**20:.0f} → {row['kv_bytes_end'] / 2**20:.0f}")
+        yield f"| {' | '.join(columns)} |"
 
 
 def draw(result, path):

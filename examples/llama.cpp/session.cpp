@@ -55,7 +55,7 @@ void errors_only(ggml_log_level level, char const* text, void*) {
   if (level == GGML_LOG_LEVEL_ERROR) { std::fputs(text, stderr); }
 }
 
-model_pointer load_model(std::string const& path) {
+model_pointer load_model(std::string const& path, bool repack) {
   static bool const once = [] {
     llama_log_set(errors_only, nullptr);
     return llama_backend_init(), true;
@@ -63,7 +63,7 @@ model_pointer load_model(std::string const& path) {
   static_cast<void>(once);
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
-  params.use_extra_bufts = false;  // some virtual machines offer AMX and stop at its instructions
+  params.use_extra_bufts = repack;
   model_pointer model(llama_model_load_from_file(path.c_str(), params));
   if (!model) { throw input_error(path + ": not a model that llama.cpp loads"); }
   return model;
@@ -187,6 +187,7 @@ answer session::run(prompt const& ask, dropping const& how, front const* who, in
   reduction_ms_ = 0;
   answer out;
   prefill(ask, how, out);
+  if (watcher_) { watcher_->rest(); }
   out.reduction_ms = reduction_ms_;
   out.logits = last_logits();
   out.ids = {best(out.logits)};

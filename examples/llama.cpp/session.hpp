@@ -21,8 +21,10 @@ namespace mustdrop_llama {
 using threadpool_pointer = std::unique_ptr<ggml_threadpool, deleter<ggml_threadpool, ggml_threadpool_free>>;
 using model_pointer = std::unique_ptr<llama_model, deleter<llama_model, llama_model_free>>;
 
-/// Throws llava::input_error for a file that llama.cpp does not load. A GGUF is read by llama.cpp, which checks it.
-model_pointer load_model(std::string const& path);
+/// `repack`: quantised weights in the order that the processor's instructions want, as llama.cpp does by itself; not the default here, as some virtual
+/// machines offer AMX and stop at its instructions. Throws llava::input_error for a file that llama.cpp does not load. A GGUF is read by llama.cpp,
+/// which checks it.
+model_pointer load_model(std::string const& path, bool repack = false);
 
 struct setup {
   int threads = 1, context = 1024, ubatch = 1024;
