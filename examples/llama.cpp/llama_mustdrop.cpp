@@ -59,7 +59,7 @@ outcome run(session& on, front& who, arguments const& given, std::string const& 
   dropping how;
   how.after_prefill = std::min(n.after, static_cast<int>(out.ask.image.at.size()));
   how.kv_budget = method == "none" ? 0 : given.kv_budget;
-  how.compact = !given.holes, how.positions = given.positions == "renumber" ? position_rule::renumbered
+  how.compact = !given.holes, how.positions = given.positions == "renumber" ? position_rule::renumber
                                               : given.positions == "moved"  ? position_rule::moved
                                                                             : position_rule::kept;
   out.got = on.run(out.ask, how, &who, given.max_new_tokens);
@@ -67,12 +67,15 @@ outcome run(session& on, front& who, arguments const& given, std::string const& 
   return out;
 }
 
+char const* name(position_rule rule) { return rule == position_rule::kept ? "kept" : rule == position_rule::moved ? "moved" : "renumber"; }
+
 json as_json(outcome const& o, std::string const& method) {
   answer const& a = o.got;
   picture const& p = o.ask.image;
   return {{"answer", o.text},
           {"method", method},
           {"image_tokens", {{"total", p.places}, {"prefill", p.at.size()}, {"decode", a.image.size()}}},
+          {"positions", name(a.positions)},
           {"prompt_tokens", a.cells_before},
           {"new_tokens", a.ids.size()},
           {"ttft_ms", p.encode_ms + p.reduction_ms + a.prefill_ms},
@@ -86,20 +89,22 @@ json as_json(outcome const& o, std::string const& method) {
           {"kv_cells",
            {{"before", a.cells_before},
             {"after", a.cells_after},
-            {"attended_before", a.attended_before},
-            {"attended_after", a.attended_after}}}};
+            {"attended_before", a.attended_before > 0 ? json(a.attended_before) : json()},  // only an observer knows
+            {"attended_after", a.attended_after > 0 ? json(a.attended_after) : json()}}}};
 }
 
 void print(outcome const& o, std::string const& method) {
   answer const& a = o.got;
   picture const& p = o.ask.image;
   std::printf("answer        %s\n", llava::one_line(o.text).c_str());
-  std::printf("image tokens  %d, %zu in the batch, %zu in decode (%s)\n", p.places, p.at.size(), a.image.size(), method.c_str());
+  std::printf("image tokens  %d, %zu in the batch, %zu in decode (%s, positions %s)\n", p.places, p.at.size(), a.image.size(),
+              method.c_str(), name(a.positions));
   std::printf("first token   %.1f ms: encoder %.1f, reduction %.2f, prefill %.1f (of which observing %.2f)\n",
               p.encode_ms + p.reduction_ms + a.prefill_ms, p.encode_ms, p.reduction_ms, a.prefill_ms, a.reduction_ms);
   std::printf("next tokens   %.2f ms each, after %.2f ms of dropping\n", a.decode_ms_per_token, a.drop_ms);
-  std::printf("KV cells      %d used before, %d after; attention over %d before, %d after\n", a.cells_before, a.cells_after,
-              a.attended_before, a.attended_after);
+  std::printf("KV cells      %d used before, %d after", a.cells_before, a.cells_after);
+  if (a.attended_before > 0) { std::printf("; attention over %d before, %d after", a.attended_before, a.attended_after); }
+  std::printf("\n");
 }
 
 std::optional<int> read(arguments& into, int argc, char const* const* argv) {
@@ -151,6 +156,7 @@ std::optional<int> read(arguments& into, int argc, char const* const* argv) {
   into.how.cache = into.cache == "f32" ? GGML_TYPE_F32 : into.cache == "q8_0" ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
   if (into.vision.empty() && into.mmproj.empty()) { throw input_error("--vision or --mmproj is needed"); }
   if (into.questions.empty() == (into.image.empty() || into.prompt.empty())) { throw input_error("--image and --prompt, or --questions"); }
+  if (into.questions.empty() && into.tokens.size() > 1) { throw input_error("--tokens takes several numbers with --questions only"); }
   return std::nullopt;
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pictures and words as libmtmd prepares them, for any model of the kind of LLaVA-1.5: one square grid of rows a picture, numbered one by one.
+#include <gguf.h>
 #include <mtmd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include <mustdrop/budget.hpp>
 #include <mustdrop/cpu/window_merge.hpp>
@@ -48,10 +48,25 @@ void merge_windows(picture& p, md::index_t side, md::index_t width, md::index_t 
 
 namespace {
 
+/// Side of the grid of an encoder of LLaVA-1.5's kind, whose rows are those of one square, line by line; libmtmd does not tell it.
+md::index_t side_of(std::string const& mmproj) {
+  std::unique_ptr<gguf_context, deleter<gguf_context, gguf_free>> const file(gguf_init_from_file(mmproj.c_str(), {true, nullptr}));
+  auto const key = [&](char const* name, gguf_type type) {
+    std::int64_t const at = file ? gguf_find_key(file.get(), name) : -1;
+    return at >= 0 && gguf_get_kv_type(file.get(), at) == type ? at : -1;
+  };
+  std::int64_t const kind = key("clip.projector_type", GGUF_TYPE_STRING), picture = key("clip.vision.image_size", GGUF_TYPE_UINT32),
+                     patch = key("clip.vision.patch_size", GGUF_TYPE_UINT32);
+  bool const llava = kind >= 0 && picture >= 0 && patch >= 0 && std::string(gguf_get_val_str(file.get(), kind)) == "mlp" &&
+                     gguf_get_val_u32(file.get(), patch) > 0;
+  if (!llava) { throw input_error(mmproj + ": no vision encoder of LLaVA-1.5's kind (a projector \"mlp\", image and patch size)"); }
+  return gguf_get_val_u32(file.get(), picture) / gguf_get_val_u32(file.get(), patch);
+}
+
 class mtmd_reader final : public front {
  public:
   mtmd_reader(llama_model const* model, std::string const& mmproj, int threads)
-      : model_(model), vocabulary_(llama_model_get_vocab(model)), threads_(threads) {
+      : model_(model), vocabulary_(llama_model_get_vocab(model)), threads_(threads), side_(side_of(mmproj)) {
     mtmd_log_set(errors_only, nullptr);
     mtmd_context_params params = mtmd_context_params_default();
     params.use_gpu = false, params.print_timings = false, params.warmup = false, params.n_threads = threads;
@@ -77,9 +92,8 @@ class mtmd_reader final : public front {
     prompt out;
     for (std::size_t i = 0; i < mtmd_input_chunks_size(chunks.get()); ++i) { add(mtmd_input_chunks_get(chunks.get(), i), out); }
     auto const n = static_cast<md::index_t>(out.image.at.size());
-    auto const side = static_cast<md::index_t>(std::lround(std::sqrt(static_cast<double>(n))));
-    if (n == 0 || side * side != n) { throw input_error(image + ": " + std::to_string(n) + " rows are not one square grid"); }
-    if (tokens > 0 && tokens < n) { merge_windows(out.image, side, llama_model_n_embd_inp(model_), tokens, threads_); }
+    if (side_ * side_ != n) { throw input_error(image + ": " + std::to_string(n) + " rows are not the encoder's grid"); }
+    if (tokens > 0 && tokens < n) { merge_windows(out.image, side_, llama_model_n_embd_inp(model_), tokens, threads_); }
     return out;
   }
 
@@ -119,6 +133,7 @@ class mtmd_reader final : public front {
   llama_model const* model_;
   llama_vocab const* vocabulary_;
   int threads_;
+  md::index_t side_;
   std::unique_ptr<mtmd_context, deleter<mtmd_context, mtmd_free>> context_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include <ggml-backend.h>
@@ -39,6 +40,13 @@ template <class T>
 md::tensor_view<T const, 3> view_of(ggml_tensor const* t, char const* bytes) {
   auto const stride = [t](int axis) { return static_cast<index_t>(t->nb[axis] / sizeof(T)); };
   return {reinterpret_cast<T const*>(bytes), {t->ne[2], t->ne[1], t->ne[0]}, {stride(2), stride(1), stride(0)}};
+}
+
+/// So many bytes of scratch memory, at an address that words take.
+inline md::workspace workspace_in(std::vector<char>& memory, std::size_t bytes) {
+  std::size_t room = (memory.resize(bytes + 64), memory.size());
+  void* at = memory.data();
+  return {std::align(64, bytes, at, room), bytes};
 }
 
 /// Whether rows skipped, …, rows - 1 of a mask, which are those of the last `rows` tokens, see the cells of tokens up to their own and no other.

@@ -9,13 +9,13 @@
 //   observer.compact  the survivors move to the front of the cache, so that attention runs over fewer cells
 //
 // For one sequence in a cache of its own (n_seq_max 1), of a model with causal attention over all of it: no sliding window, ALiBi or sinks.
-// A token is a number: how many of those that are in the cache came before it. Whatever is not as expected is a status, never a guess, and stays
-// until forget(); llama.cpp's own computation goes on. Only out of memory ends the program, as it does inside ggml.
+// A token is a number: how many of those that are in the cache came before it. What changes the cache other than through llama_decode and these calls,
+// and a llama_decode that fails, ask for llama_memory_clear and forget(). Whatever is not as expected is a status, never a guess, and stays until
+// forget(); llama.cpp's own computation goes on. Only out of memory ends the program, as it does inside ggml.
 
 #include <algorithm>
 #include <cstdio>
 #include <functional>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -53,9 +53,11 @@ struct layer_scores {
 template <class Backend>
 class observer {
  public:
-  /// Scores of these layers, ascending.
-  observer(Backend const& on, std::vector<int> const& layers) : on_(on), scores_(layers.size()) {
-    for (std::size_t l = 0; l < layers.size(); ++l) { scores_[l].layer = layers[l]; }
+  /// Scores of these layers, one at least.
+  observer(Backend const& on, std::vector<int> layers) : on_(on) {
+    std::sort(layers.begin(), layers.end());
+    layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+    for (int const layer : layers) { scores_.push_back({layer, {}, {}}); }
   }
   observer& operator=(observer&&) = delete;  // llama.cpp holds its address
 
@@ -78,7 +80,7 @@ class observer {
 
   /// Tokens not in `keep` leave the cache. Their cells are free; those before the last used one still cost time until compact().
   md::status keep(llama_context* context, md::tensor_view<std::int32_t const, 1> keep) {
-    if (status_ != md::status::ok) { return status_; }
+    if (md::status const s = ready(context); s != md::status::ok) { return s; }
     // [docs/llama_cpp.md 5]
     std::vector<position_range> ranges;
     if (md::status const s = ranges_to_remove(keep, positions_, ranges); s != md::status::ok) { return s; }
@@ -90,16 +92,18 @@ class observer {
       for (index_t i = 0; i < keep.size(0); ++i) { values[static_cast<std::size_t>(i)] = values[static_cast<std::size_t>(keep(i))]; }
       values.resize(static_cast<std::size_t>(keep.size(0)));
     };
-    for (auto& s : scores_) { s.sum.resize(cells_.size()), s.max.resize(cells_.size()), shrink(s.sum), shrink(s.max); }
+    for (auto& s : scores_) {
+      if (!s.sum.empty()) { s.sum.resize(cells_.size()), s.max.resize(cells_.size()), shrink(s.sum), shrink(s.max); }
+    }
     shrink(cells_), shrink(positions_);
     if (first_ > 0) { first_ = std::lower_bound(keep.data, keep.data + keep.size(0), first_) - keep.data; }
     return md::status::ok;
   }
 
-  /// The last to.size() tokens to later positions, ascending: the next llama_decode rotates their keys anew. For 1-D RoPE only.
+  /// The last to.size() tokens to later positions, ascending: the next llama_decode rotates their keys. For 1-D RoPE, and keys not quantised.
   md::status move(llama_context* context, std::vector<llama_pos> const& to) {
-    if (status_ != md::status::ok) { return status_; }
-    if (!llama_memory_can_shift(llama_get_memory(context))) { return md::status::unsupported; }
+    if (md::status const s = ready(context); s != md::status::ok) { return s; }
+    if (quantised_ || !llama_memory_can_shift(llama_get_memory(context))) { return md::status::unsupported; }  // its #25636: a null pointer
     if (to.size() > positions_.size()) { return md::status::bad_shape; }
     std::size_t const first = positions_.size() - to.size();
     for (std::size_t i = 0; i < to.size(); ++i) {
@@ -107,8 +111,7 @@ class observer {
     }
     for (std::size_t i = to.size(); i-- > 0;) {  // the last one first: nobody is where it goes
       llama_pos& at = positions_[first + i];
-      turning_ = turning_ || to[i] != at;
-      llama_memory_seq_add(llama_get_memory(context), 0, at, at + 1, to[i] - at), at = to[i];
+      llama_memory_seq_add(llama_get_memory(context), 0, at, at + 1, to[i] - at), turning_ |= to[i] != at, at = to[i];
     }
     return md::status::ok;
   }
@@ -116,11 +119,11 @@ class observer {
   /// Through the host: llama.cpp writes a sequence without the holes that keep() left, and reads it into the first cells; if it does not read it, the
   /// cache is empty and the observer knows. unsupported between move() and the next llama_decode: keys would be written that are not rotated yet.
   md::status compact(llama_context* context) {
-    if (status_ != md::status::ok) { return status_; }
+    if (md::status const s = ready(context); s != md::status::ok) { return s; }
     std::vector<std::int32_t> order = cells_;
     std::sort(order.begin(), order.end());
     if (order.empty() || static_cast<std::size_t>(order.back()) + 1 == order.size()) { return md::status::ok; }  // no holes
-    if (llama_n_seq_max(context) != 1 || turning_) { return md::status::unsupported; }
+    if (turning_ || std::adjacent_find(order.begin(), order.end()) != order.end()) { return md::status::unsupported; }
     std::vector<std::uint8_t> state(llama_state_seq_get_size(context, 0));
     std::size_t const bytes = llama_state_seq_get_data(context, state.data(), state.size(), 0);
     if (bytes == 0) { return md::status::unsupported; }
@@ -141,6 +144,11 @@ class observer {
 
   void note(md::status s) { status_ = status_ == md::status::ok ? s : status_; }
 
+  /// Nothing went wrong so far, and ours is the context's only sequence.
+  md::status ready(llama_context const* context) const {
+    return status_ == md::status::ok && llama_n_seq_max(context) != 1 ? md::status::unsupported : status_;
+  }
+
   layer_scores* of_layer(char const* name, char const* pattern) {
     int layer = -1;
     if (std::sscanf(name, pattern, &layer) != 1) { return nullptr; }
@@ -160,7 +168,7 @@ class observer {
     if (node->op == GGML_OP_ROPE) { rope_positions_ = node->src[1]; }
     if (node->op == GGML_OP_SET_ROWS && node->view_src != nullptr && !scores_.empty() &&
         of_layer(node->view_src->name, "cache_k_l%d") == scores_.data()) {
-      note(admit(node->src[1], rope_positions_));
+      note(admit(node->src[1], rope_positions_)), quantised_ = ggml_is_quantized(node->type);
     }
     layer_scores const* const layer = attention_of(node);
     if (layer != nullptr) { n_kv_ = node->op == GGML_OP_SOFT_MAX ? node->ne[0] : node->src[1]->ne[1]; }
@@ -185,10 +193,11 @@ class observer {
     }
     auto const tokens = static_cast<index_t>(cells_.size());
     index_t const skipped = std::max(index_t{0}, first_ - (tokens - added_));
-    ggml_tensor const* const mask = node->src[flash ? 3 : 1];
-    if (rows->ne[1] != added_ || rows->data == nullptr || mask == nullptr) { return md::status::bad_argument; }
-    // Where a row sees other cells than those of our tokens up to its own, attention is not causal, or somebody else has changed the cache.
-    if (!is_causal(mask, on_host(mask, memory_[0]), cells_, added_, skipped)) { return md::status::bad_argument; }
+    ggml_tensor const* const mask = node->src[flash ? 3 : 1];  // tells whether attention is causal, and whether the cache is as we think
+    if (rows->ne[1] != added_ || rows->data == nullptr || mask == nullptr ||
+        !is_causal(mask, on_host(mask, memory_[0]), cells_, added_, skipped)) {
+      return md::status::bad_argument;
+    }
     auto const view = view_of<float>(rows, on_host(rows, memory_[0])).narrow(1, skipped, added_ - skipped);
     layer_scores& into = *attention_of(node);
     into.sum.resize(cells_.size()), into.max.resize(cells_.size());
@@ -203,7 +212,7 @@ class observer {
       md::attention_shape const shape{view.size(0), view.size(1), tokens, keys.size(0), keys.size(2)};
       return md::attention_scores(on_, options, view, keys, {}, {}, md::view(std::as_const(limits_).data(), limits_.size()), {}, {},
                                   md::view(into.sum.data(), tokens), md::view(into.max.data(), tokens), {},
-                                  scratch(md::attention_scores_workspace_size(on_, shape, {}, {})));
+                                  workspace_in(scratch_, md::attention_scores_workspace_size(on_, shape, {}, {})));
     });
     // [end]
   }
@@ -218,18 +227,12 @@ class observer {
     }
     md::attention_shape const shape{map.size(0), map.size(1), columns, 0, 0};
     md::status const s = md::attention_scores(on_, {}, map, {}, {}, {}, {}, md::view(sum.data(), columns), md::view(max.data(), columns),
-                                              {}, scratch(md::attention_scores_workspace_size(on_, shape, {}, {})));
+                                              {}, workspace_in(scratch_, md::attention_scores_workspace_size(on_, shape, {}, {})));
     for (std::size_t t = 0; t < cells_.size(); ++t) {
       auto const cell = static_cast<std::size_t>(cells_[t]);
       into.sum[t] = sum[cell], into.max[t] = max[cell];
     }
     return s;
-  }
-
-  md::workspace scratch(std::size_t bytes) {
-    std::size_t room = (scratch_.resize(bytes + 64), scratch_.size());
-    void* at = scratch_.data();
-    return {std::align(64, bytes, at, room), bytes};
   }
 
   Backend on_;
@@ -238,7 +241,7 @@ class observer {
   std::vector<llama_pos> positions_;
   ggml_tensor const* rope_positions_ = nullptr;
   index_t first_ = -1, added_ = 0, n_kv_ = 0;
-  bool turning_ = false;  // keys wait for the next llama_decode to rotate them
+  bool turning_ = false, quantised_ = false;  // keys: wait for the next llama_decode to rotate them; are of such a type
   md::status status_ = md::status::ok;
   std::vector<char> memory_[2], scratch_;
   std::vector<float> key_rows_;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""scale_table.py SCALE.json [--svg FILE]: what llama_scale measured, as the table of docs/llama_cpp.md, and as its picture (needs matplotlib)."""
+"""scale_table.py SCALE.json … [--svg FILE]: what llama_scale measured, as the tables of docs/llama_cpp.md, and as their picture (needs matplotlib)."""
 import argparse
 import json
 from pathlib import Path
@@ -39,29 +39,32 @@ def table(result):
         yield f"| {' | '.join(columns)} |"
 
 
-def draw(result, path):
+def draw(results, path):
     import matplotlib
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "mustdrop", "svg.fonttype": "none"})  # the same rows, the same file; text as text
     from matplotlib import pyplot
-    totals = sorted({row["image_tokens"] for row in result["rows"]})
-    figure, axes = pyplot.subplots(1, len(totals), figsize=(4.5 * len(totals), 2.6), layout="constrained")
-    for axis, total in zip([axes] if len(totals) == 1 else axes, totals):
-        rows = [row for row in result["rows"] if row["image_tokens"] == total]
-        axis.barh([name(row) for row in rows][::-1], [median(row["first_token_ms"]) / 1000 for row in rows][::-1])
-        axis.set(title=f"{total} image tokens", xlabel="seconds to the first token", ylabel="in the batch")
+    panels = [(result, total) for result in results for total in sorted({row["image_tokens"] for row in result["rows"]})]
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 2.8), layout="constrained", squeeze=False)
+    for axis, (result, total) in zip(axes[0], panels):
+        rows = [row for row in result["rows"] if row["image_tokens"] == total][::-1]
+        times = [median(row["first_token_ms"]) / 1000 for row in rows]
+        bars = axis.barh([name(row) for row in rows], times)
+        axis.bar_label(bars, [f"{time:.1f}" for time in times], padding=3)
+        axis.margins(x=0.15)
+        axis.set(title=f"{total} image tokens, weights {'repacked' if result['repacked'] else 'as in the file'}", xlabel="seconds to the first token")
     figure.savefig(path, metadata={"Date": None})
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("json", type=Path)
+    arguments.add_argument("json", type=Path, nargs="+")
     arguments.add_argument("--svg")
     given = arguments.parse_args()
-    result = json.loads(given.json.read_text(encoding="utf-8"))
-    print("\n".join(table(result)))
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in given.json]
+    print("\n\n".join("\n".join(table(result)) for result in results))
     if given.svg:
-        draw(result, given.svg)
+        draw(results, given.svg)
 
 
 if __name__ == "__main__":

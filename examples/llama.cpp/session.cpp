@@ -40,6 +40,9 @@ void allowed(md::status s) {
   if (s != md::status::ok) { throw input_error(std::string("llama.cpp does not let this be done to its cache: ") + md::message(s)); }
 }
 
+/// Attention runs over so many cells, if n are in use.
+int rounded(int n) { return (n + 255) / 256 * 256; }
+
 threadpool_pointer threads_of(setup const& how) {
   ggml_threadpool_params params = ggml_threadpool_params_default(how.threads);
   return threadpool_pointer(ggml_threadpool_new(&params));
@@ -75,8 +78,9 @@ session::session(llama_model* model, setup const& how) : model_(model), how_(how
   if (md::check_stages(layers, md::view(how_.prune_after.data(), how_.prune_after.size())) != md::status::ok || how_.prune_after[0] < 0) {
     throw input_error("layers whose scores are wanted must ascend and be the model's");
   }
+  if (how_.observe && llama_model_n_swa(model) > 0) { throw input_error("a model of sliding windows cannot be observed"); }
   llama_context_params params = llama_context_default_params();
-  params.n_ctx = static_cast<std::uint32_t>(how_.context);
+  params.n_ctx = static_cast<std::uint32_t>(rounded(how_.context));  // llama.cpp rounds it too, but n_batch is cut to what was asked for
   params.n_batch = params.n_ctx, params.n_ubatch = static_cast<std::uint32_t>(std::min(how_.ubatch, how_.context));
   params.n_threads = params.n_threads_batch = how_.threads;
   params.type_k = how_.cache;
@@ -87,12 +91,10 @@ session::session(llama_model* model, setup const& how) : model_(model), how_(how
     inner_ = params;
     params.cb_eval = &session::on_node, params.cb_eval_user_data = this;
   }
-  context_ = llama_init_from_model(model, params);
-  if (context_ == nullptr) { throw input_error("llama.cpp makes no context of this model with these options"); }
-  llama_attach_threadpool(context_, pool_.get(), pool_.get());
+  context_.reset(llama_init_from_model(model, params));
+  if (!context_) { throw input_error("llama.cpp makes no context of this model with these options"); }
+  llama_attach_threadpool(context_.get(), pool_.get(), pool_.get());
 }
-
-session::~session() { llama_free(context_); }
 
 bool session::keeps_positions() const {
   llama_rope_type const rope = llama_model_rope_type(model_);
@@ -106,7 +108,7 @@ bool session::on_node(ggml_tensor* node, bool ask, void* self) {
 }
 
 std::vector<float> session::last_logits() const {
-  float const* const logits = llama_get_logits_ith(context_, -1);
+  float const* const logits = llama_get_logits_ith(context_.get(), -1);
   return {logits, logits + llama_vocab_n_tokens(llama_model_get_vocab(model_))};
 }
 
@@ -132,7 +134,7 @@ void session::decode(std::vector<llama_token> const* tokens, float const* rows, 
                           sequences.data(),
                           of_token.data(),
                           wanted.data()};
-  if (int const failed = llama_decode(context_, batch); failed != 0) { throw input_error("llama_decode: " + std::to_string(failed)); }
+  if (int const failed = llama_decode(context_.get(), batch); failed != 0) { throw input_error("llama_decode: " + std::to_string(failed)); }
   if (watcher_ && watcher_->status() != md::status::ok) {
     throw input_error(std::string("what runs in llama.cpp is not as expected: ") + md::message(watcher_->status()));
   }
@@ -151,9 +153,14 @@ void session::check_fits(prompt const& ask, dropping const& how, int most) const
   refuse(std::any_of(ask.before.begin(), ask.before.end(), strange) || std::any_of(ask.after.begin(), ask.after.end(), strange),
          "the tokenizer and the language model have different vocabularies");
   refuse(ask.after.empty(), "there is no text behind the picture");
-  refuse(most < 1 || ask.before.size() + rows + ask.after.size() + static_cast<std::size_t>(most) > llama_n_ctx(context_),
+  refuse(most < 1 || ask.before.size() + rows + ask.after.size() + static_cast<std::size_t>(most) > llama_n_ctx(context_.get()),
          "the prompt is longer than the context");
+  refuse(md::check(as_list(ask.image.at), ask.image.places) != md::status::ok ||
+             md::check(as_list(ask.image.key_set), as_list(ask.image.at).size(0)) != md::status::ok,
+         "the picture's rows, or its key set, do not ascend within what there is");
   refuse(!watcher_ && (how.after_prefill > 0 || how.kv_budget > 0), "a session that does not observe cannot drop");
+  refuse(!watcher_ && !keeps_positions() && how.positions != position_rule::renumber && as_list(ask.image.at).size(0) < ask.image.places,
+         "a session that does not observe cannot move what is left of a picture: let it be numbered anew");
 }
 
 /// Text, picture, question. The logits of the last token are the first token of the answer.
@@ -163,7 +170,7 @@ void session::prefill(prompt const& ask, dropping const& how, answer& out) {
   picture const& image = ask.image;
   auto const rows = static_cast<llama_pos>(image.at.size()), begin = static_cast<llama_pos>(ask.before.size());
   bool const gaps = how.positions == position_rule::kept && keeps_positions();  // M-RoPE: positions may jump
-  bool const move = !gaps && how.positions != position_rule::renumbered && rows < image.places && watcher_;
+  bool const move = !gaps && how.positions != position_rule::renumber && rows < image.places && watcher_;
   std::vector<llama_pos> head(ask.before.size()), middle(image.at.size()), tail(ask.after.size()), places(image.at.begin(), image.at.end());
   for (auto& place : places) {
     place += move ? begin + image.places - 1 - image.at.back() : begin;
@@ -173,16 +180,17 @@ void session::prefill(prompt const& ask, dropping const& how, answer& out) {
   std::iota(tail.begin(), tail.end(), begin + (gaps || move ? image.places : rows));
   decode(&ask.before, nullptr, head);
   decode(nullptr, image.rows.data(), gaps ? places : middle);
-  if (move) { allowed(watcher_->move(context_, places)); }
+  if (move) { allowed(watcher_->move(context_.get(), places)); }
   if (how.after_prefill > 0) { watcher_->watch(begin + rows); }  // rows of the question are observed
   decode(&ask.after, nullptr, tail);
   // [end]
+  out.positions = gaps || rows == image.places ? position_rule::kept : move ? position_rule::moved : position_rule::renumber;
   next_ = tail.back() + 1;
 }
 
 answer session::run(prompt const& ask, dropping const& how, front const* who, int most) {
   check_fits(ask, how, most);
-  llama_memory_clear(llama_get_memory(context_), false);
+  llama_memory_clear(llama_get_memory(context_.get()), false);
   if (watcher_) { watcher_->forget(); }
   reduction_ms_ = 0;
   answer out;
@@ -282,13 +290,12 @@ void session::evict(dropping const& how, std::vector<md::slot_kind>& kinds) {
 }
 
 void session::keep(indices const& tokens, bool compact) {
-  allowed(watcher_->keep(context_, as_list(tokens)));
+  allowed(watcher_->keep(context_.get(), as_list(tokens)));
   auto const& cells = watcher_->cells();
   if (!compact || cells.empty()) { return; }
-  // Attention runs over all cells up to the last used one, rounded up: a copy of the cache for less than that would save nothing.
-  auto const rounded = [](std::size_t n) { return (n + 255) / 256; };
-  auto const used = static_cast<std::size_t>(*std::max_element(cells.begin(), cells.end())) + 1;
-  if (rounded(cells.size()) < rounded(used)) { allowed(watcher_->compact(context_)); }
+  // A copy of the cache that leaves attention as long as it is would save nothing.
+  auto const last = *std::max_element(cells.begin(), cells.end());
+  if (rounded(static_cast<int>(cells.size())) < rounded(last + 1)) { allowed(watcher_->compact(context_.get())); }
 }
 
 }  // namespace mustdrop_llama

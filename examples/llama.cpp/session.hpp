@@ -36,9 +36,9 @@ struct setup {
 
 /// Where rows stand that were left in front of a batch, and the text behind them.
 enum class position_rule {
-  kept,        // where they were, if the model takes gaps (M-RoPE); else moved
-  moved,       // without gaps in the batch; then their keys are rotated to where they were, for the text behind them to see
-  renumbered,  // without gaps
+  kept,      // where they were, if the model takes gaps (M-RoPE); else moved
+  moved,     // without gaps in the batch; then their keys are rotated to where they were, for the text behind them to see
+  renumber,  // without gaps
 };
 
 /// What leaves after the batch; what leaves before it is said to the front.
@@ -51,11 +51,12 @@ struct dropping {
 
 struct answer {
   std::vector<llama_token> ids;
-  std::vector<float> logits;                    // of the last token of the prompt
-  std::vector<float> last_logits;               // of the last token that was run
-  std::vector<std::int32_t> image;              // rows of the picture that are in the cache when decode begins
-  int cells_before = 0, cells_after = 0;        // in the cache: after the prefill; at the end
-  int attended_before = 0, attended_after = 0;  // cells that attention runs over: of the prefill; of the last token
+  std::vector<float> logits;                      // of the last token of the prompt
+  std::vector<float> last_logits;                 // of the last token that was run
+  std::vector<std::int32_t> image;                // rows of the picture that are in the cache when decode begins
+  position_rule positions = position_rule::kept;  // what became of how.positions
+  int cells_before = 0, cells_after = 0;          // in the cache: after the prefill; at the end
+  int attended_before = 0, attended_after = 0;    // cells that attention runs over: of the prefill; of the last token
   double prefill_ms = 0, decode_ms_per_token = 0;
   double reduction_ms = 0;  // the observer's part of prefill_ms
   double drop_ms = 0;       // between the first token and the second: mask, seq_rm, compaction
@@ -66,15 +67,13 @@ class session {
   using backend = md::cpu::backend<xsimd::default_arch, ggml_threads>;
 
   session(llama_model* model, setup const& how);
-  ~session();
-  session(session const&) = delete;
-  session& operator=(session const&) = delete;
+  session& operator=(session&&) = delete;  // llama.cpp holds its address
 
   /// Greedy, until the front says that an answer ends, or `most` tokens. Throws llava::input_error if the prompt does not fit.
   answer run(prompt const& ask, dropping const& how, front const* who, int most);
 
   bool keeps_positions() const;  // whether gaps between positions are possible (M-RoPE)
-  llama_context* context() const { return context_; }
+  llama_context* context() const { return context_.get(); }
   observer<backend> const& watcher() const { return *watcher_; }  // only if setup::observe
 
  private:
@@ -94,7 +93,7 @@ class session {
   backend on_;
   std::unique_ptr<observer<backend>> watcher_;
   llama_context_params inner_{};  // the observer's callback, which ours calls and times
-  llama_context* context_ = nullptr;
+  std::unique_ptr<llama_context, deleter<llama_context, llama_free>> context_;
   llama_pos next_ = 0;  // position of the next token of the answer
   double reduction_ms_ = 0;
 };

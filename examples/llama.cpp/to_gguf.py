@@ -47,10 +47,10 @@ def pairs_apart(weight, heads):
 def write(folder, out, rope, add_words=lambda writer: writer.add_tokenizer_model("none")):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", {})
-    needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
-    if text.get("model_type") != "llama" or any(key not in text for key in needed):
-        fail(f"{folder}/config.json: text_config is no complete Llama ({', '.join(needed)})")
-    width, inner, layers, heads, eps = (text[key] for key in needed)
+    if text.get("model_type", "llama") != "llama":
+        fail(f"{folder}/config.json: text_config is no Llama")
+    defaults = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "rms_norm_eps": 1e-6}  # transformers'
+    width, inner, layers, heads, eps = (text.get(key, default) for key, default in defaults.items())
     kv_heads = text.get("num_key_value_heads", heads)
     head_dim = text.get("head_dim") or width // heads
     theta = text.get("rope_theta", 10000.0)

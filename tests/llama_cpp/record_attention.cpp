@@ -31,6 +31,7 @@ bool on_node(ggml_tensor* node, bool ask, void* data) {
                       static_cast<std::size_t>(node->src[0]->ne[1]) == to.rows;
   if (ask || !wanted) { return wanted; }
   ggml_tensor const *q = node->src[0], *k = node->src[1];
+  to.q.clear();  // the last ubatch of that size is the wanted one
   for (int64_t h = 0; h < q->ne[2]; ++h) {
     for (int64_t r = 0; r < q->ne[1]; ++r) {
       char const* const row = static_cast<char const*>(q->data) + h * static_cast<int64_t>(q->nb[2]) + r * static_cast<int64_t>(q->nb[1]);

@@ -375,7 +375,6 @@ TEST(LlamaObserverRefuses, EverythingAfterAStatusUntilItForgets) {
   EXPECT_EQ(watcher.cells(), indices{5});
   watcher.forget();
   EXPECT_EQ(watcher.status(), md::status::ok);
-  EXPECT_EQ(watcher.compact(nullptr), md::status::ok) << "nothing is in the cache, so it has no holes";
 }
 
 TEST(LlamaObserverRefuses, KeysOfNobody) {
@@ -386,6 +385,13 @@ TEST(LlamaObserverRefuses, KeysOfNobody) {
   EXPECT_EQ(with_keys(k, static_cast<char const*>(k->data), {}, rows, never), md::status::bad_argument);
   EXPECT_EQ(with_keys(k, nullptr, {0}, rows, never), md::status::bad_argument);
   EXPECT_EQ(with_keys(k, static_cast<char const*>(k->data), {4}, rows, never), md::status::bad_argument);
+}
+
+TEST(LlamaObserver, TakesLayersInAnyOrder) {
+  observer<md::reference::backend> const watcher({}, {3, 0, 3});
+  ASSERT_EQ(watcher.scores().size(), 2U);
+  EXPECT_EQ(watcher.scores()[0].layer, 0);
+  EXPECT_EQ(watcher.scores()[1].layer, 3);
 }
 
 TEST(LlamaObserver, AsksForChosenLayersOnlyAndOnlyWhileWatching) {
