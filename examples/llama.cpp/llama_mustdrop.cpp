@@ -131,7 +131,9 @@ std::optional<int> read(arguments& into, int argc, char const* const* argv) {
       ->capture_default_str();
   app.add_option("--left", into.left, "of mustdrop: image tokens left after the prefill (default: half of --tokens)")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--kv-budget", into.kv_budget, "tokens that decode keeps in the cache, by what the answer attends to")
+  app.add_option("--kv-budget", into.kv_budget,
+                 "tokens that decode keeps in the cache, by what the answer attends to; text, key set, the first 4 and the latest 32 stay "
+                 "in any case")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--positions", into.positions, "kept where the model can, moved after the batch, or renumber")
       ->check(CLI::IsMember({"kept", "moved", "renumber"}))
@@ -145,11 +147,13 @@ std::optional<int> read(arguments& into, int argc, char const* const* argv) {
   app.add_option("--threads", into.how.threads, "for llama.cpp, the encoder and the library")
       ->check(CLI::Range(1, GGML_MAX_N_THREADS))
       ->capture_default_str();
-  app.add_option("--context", into.how.context, "cells of the cache")->check(CLI::Range(16, 1 << 20))->capture_default_str();
+  app.add_option("--context", into.how.context, "cells of the cache, rounded up to a multiple of 256")
+      ->check(CLI::Range(16, 1 << 20))
+      ->capture_default_str();
   app.add_option("--ubatch", into.how.ubatch, "tokens that llama.cpp runs at once")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--max-new-tokens", into.max_new_tokens, "longest answer")->check(CLI::Range(1, 1 << 16))->capture_default_str();
   app.add_option("--json", into.json_file, "where to write the result as JSON");
-  app.add_flag("--compare", into.compare, "of --questions and --vision: how many answers of `none` equal examples/llava's");
+  app.add_flag("--compare", into.compare, "of --questions and --vision: how many answers of `none` equal examples/llava's")->needs(vision);
   auto const done = llava::parse(app, argc, argv);
   if (done) { return done; }
   into.how.flash_attention = !into.flash_off;

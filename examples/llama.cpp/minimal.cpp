@@ -71,6 +71,9 @@ char const* run(llama_model* model) {
 
 int main(int argc, char** argv) {
   if (argc != 2) { return std::fprintf(stderr, "llama_minimal MODEL.gguf\n"), 2; }
+  llama_log_set(
+      [](ggml_log_level level, char const* text, void*) { level == GGML_LOG_LEVEL_ERROR ? void(std::fputs(text, stderr)) : void(); },
+      nullptr);
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0, params.use_extra_bufts = false;  // some virtual machines offer AMX and stop at its instructions
   std::unique_ptr<llama_model, deleter<llama_model, llama_model_free>> const model(llama_model_load_from_file(argv[1], params));

@@ -68,6 +68,7 @@ class mtmd_reader final : public front {
   mtmd_reader(llama_model const* model, std::string const& mmproj, int threads)
       : model_(model), vocabulary_(llama_model_get_vocab(model)), threads_(threads), side_(side_of(mmproj)) {
     mtmd_log_set(errors_only, nullptr);
+    if (llama_vocab_type(vocabulary_) == LLAMA_VOCAB_TYPE_NONE) { throw input_error("the language model's file has no tokenizer"); }
     mtmd_context_params params = mtmd_context_params_default();
     params.use_gpu = false, params.print_timings = false, params.warmup = false, params.n_threads = threads;
     context_.reset(mtmd_init_from_file(mmproj.c_str(), model, params));
@@ -85,6 +86,9 @@ class mtmd_reader final : public front {
         mtmd_bitmap_init(static_cast<std::uint32_t>(seen.width), static_cast<std::uint32_t>(seen.height), seen.rgb.data()));
     if (!bitmap) { throw input_error(image + ": libmtmd does not take it"); }
     std::unique_ptr<mtmd_input_chunks, deleter<mtmd_input_chunks, mtmd_input_chunks_free>> const chunks(mtmd_input_chunks_init());
+    if (question.find(mtmd_default_marker()) != std::string::npos) {
+      throw input_error("the question has libmtmd's mark of a picture in it");
+    }
     std::string const text = "USER: " + std::string(mtmd_default_marker()) + "\n" + question + " ASSISTANT:";
     mtmd_input_text const input{text.c_str(), text.size(), true, true};
     mtmd_bitmap const* const pictures[] = {bitmap.get()};

@@ -4,6 +4,7 @@
 // mustdrop on ggml: tensors as the library's views, and ggml's threads as an executor. Nothing here knows llama.cpp.
 
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -27,6 +28,12 @@ inline char const* on_host(ggml_tensor const* t, std::vector<char>& memory) {
   memory.resize(ggml_nbytes(t));
   ggml_backend_tensor_get(t, memory.data(), 0, memory.size());
   return memory.data();
+}
+
+/// The number in a tensor's name, as llama.cpp numbers layers. -1: no tensor, or another name.
+inline int number_in_name(ggml_tensor const* t, char const* pattern) {
+  int number = -1;
+  return t != nullptr && std::sscanf(t->name, pattern, &number) == 1 ? number : -1;
 }
 
 /// An operator's own number i, of those that are floats: scale, largest ALiBi slope and soft-cap of attention.

@@ -14,7 +14,6 @@
 // forget(); llama.cpp's own computation goes on. Only out of memory ends the program, as it does inside ggml.
 
 #include <algorithm>
-#include <cstdio>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -53,7 +52,7 @@ struct layer_scores {
 template <class Backend>
 class observer {
  public:
-  /// Scores of these layers, one at least.
+  /// Scores of these layers; scores() has them in ascending order.
   observer(Backend const& on, std::vector<int> layers) : on_(on) {
     std::sort(layers.begin(), layers.end());
     layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
@@ -64,7 +63,7 @@ class observer {
   /// Before the context is made; the observer must outlive it.
   void attach(llama_context_params& params) { params.cb_eval = &observer::on_node, params.cb_eval_user_data = this; }
 
-  /// From now on rows of tokens from `first` on count, in new scores. Until rest() graphs are cut at the chosen layers.
+  /// From now on rows of tokens from `first` on count, and add up in new scores. Until rest() graphs are cut at the chosen layers.
   void watch(index_t first) {
     first_ = first;
     for (auto& s : scores_) { s.sum.clear(), s.max.clear(); }
@@ -95,8 +94,11 @@ class observer {
     for (auto& s : scores_) {
       if (!s.sum.empty()) { s.sum.resize(cells_.size()), s.max.resize(cells_.size()), shrink(s.sum), shrink(s.max); }
     }
+    if (first_ > 0) {
+      auto const gone = static_cast<index_t>(cells_.size()) - keep.size(0), tokens = static_cast<index_t>(cells_.size());
+      first_ = first_ >= tokens ? first_ - gone : std::lower_bound(keep.data, keep.data + keep.size(0), first_) - keep.data;
+    }
     shrink(cells_), shrink(positions_);
-    if (first_ > 0) { first_ = std::lower_bound(keep.data, keep.data + keep.size(0), first_) - keep.data; }
     return md::status::ok;
   }
 
@@ -107,7 +109,7 @@ class observer {
     if (to.size() > positions_.size()) { return md::status::bad_shape; }
     std::size_t const first = positions_.size() - to.size();
     for (std::size_t i = 0; i < to.size(); ++i) {
-      if (to[i] < positions_[first + i] || (i > 0 && to[i] <= to[i - 1])) { return md::status::bad_argument; }
+      if (to[i] < positions_[first + i] || to[i] > 1 << 30 || (i > 0 && to[i] <= to[i - 1])) { return md::status::bad_argument; }
     }
     for (std::size_t i = to.size(); i-- > 0;) {  // the last one first: nobody is where it goes
       llama_pos& at = positions_[first + i];
@@ -144,30 +146,32 @@ class observer {
 
   void note(md::status s) { status_ = status_ == md::status::ok ? s : status_; }
 
-  /// Nothing went wrong so far, and ours is the context's only sequence.
-  md::status ready(llama_context const* context) const {
-    return status_ == md::status::ok && llama_n_seq_max(context) != 1 ? md::status::unsupported : status_;
+  /// Nothing went wrong so far, and ours is the context's only sequence, which ends where it did.
+  md::status ready(llama_context const* context) {
+    if (status_ == md::status::ok && llama_n_seq_max(context) != 1) { return md::status::unsupported; }
+    llama_pos const last = positions_.empty() ? -1 : positions_.back();
+    if (status_ == md::status::ok && llama_memory_seq_pos_max(llama_get_memory(context), 0) != last) { note(md::status::bad_argument); }
+    return status_;
   }
 
-  layer_scores* of_layer(char const* name, char const* pattern) {
-    int layer = -1;
-    if (std::sscanf(name, pattern, &layer) != 1) { return nullptr; }
+  layer_scores* of_layer(int layer) {
     auto const found = std::find_if(scores_.begin(), scores_.end(), [layer](auto const& s) { return s.layer == layer; });
-    return found == scores_.end() ? nullptr : &*found;
+    return found == scores_.end() || layer < 0 ? nullptr : &*found;
   }
 
   layer_scores* attention_of(ggml_tensor const* node) {
-    if (node->op == GGML_OP_SOFT_MAX) { return of_layer(node->name, "kq_soft_max-%d"); }
+    if (node->op == GGML_OP_SOFT_MAX) { return of_layer(number_in_name(node, "kq_soft_max-%d")); }
     if (node->op != GGML_OP_FLASH_ATTN_EXT) { return nullptr; }
     ggml_tensor const* const k = node->src[1]->op == GGML_OP_CPY ? node->src[1]->src[0] : node->src[1];  // an f32 cache is narrowed first
-    return k->view_src == nullptr ? nullptr : of_layer(k->view_src->name, "cache_k_l%d");
+    return of_layer(number_in_name(k->view_src, "cache_k_l%d"));
   }
 
   /// Which cells and positions new tokens get is input of a graph: it can be read when llama.cpp asks, and no graph is cut for it.
   bool wants(ggml_tensor const* node) {
     if (node->op == GGML_OP_ROPE) { rope_positions_ = node->src[1]; }
-    if (node->op == GGML_OP_SET_ROWS && node->view_src != nullptr && !scores_.empty() &&
-        of_layer(node->view_src->name, "cache_k_l%d") == scores_.data()) {
+    int const written = node->op == GGML_OP_SET_ROWS ? number_in_name(node->view_src, "cache_k_l%d") : -1;
+    if (written >= 0 && (first_layer_ < 0 || written == first_layer_)) {
+      first_layer_ = written;
       note(admit(node->src[1], rope_positions_)), quantised_ = ggml_is_quantized(node->type);
     }
     layer_scores const* const layer = attention_of(node);
@@ -221,17 +225,11 @@ class observer {
   md::status from_map(md::tensor_view<float const, 3> map, layer_scores& into) {
     index_t const columns = map.size(2);
     std::vector<float> sum(static_cast<std::size_t>(columns)), max(sum.size());
-    for (std::size_t t = 0; t < cells_.size(); ++t) {
-      auto const cell = static_cast<std::size_t>(cells_[t]);
-      sum[cell] = into.sum[t], max[cell] = into.max[t];
-    }
+    for (std::size_t t = 0; t < cells_.size(); ++t) { sum.data()[cells_[t]] = into.sum[t], max.data()[cells_[t]] = into.max[t]; }
     md::attention_shape const shape{map.size(0), map.size(1), columns, 0, 0};
     md::status const s = md::attention_scores(on_, {}, map, {}, {}, {}, {}, md::view(sum.data(), columns), md::view(max.data(), columns),
                                               {}, workspace_in(scratch_, md::attention_scores_workspace_size(on_, shape, {}, {})));
-    for (std::size_t t = 0; t < cells_.size(); ++t) {
-      auto const cell = static_cast<std::size_t>(cells_[t]);
-      into.sum[t] = sum[cell], into.max[t] = max[cell];
-    }
+    for (std::size_t t = 0; t < cells_.size(); ++t) { into.sum[t] = sum.data()[cells_[t]], into.max[t] = max.data()[cells_[t]]; }
     return s;
   }
 
@@ -240,6 +238,7 @@ class observer {
   std::vector<std::int32_t> cells_, limits_;  // of each token; of each row
   std::vector<llama_pos> positions_;
   ggml_tensor const* rope_positions_ = nullptr;
+  int first_layer_ = -1;  // that has a cache: there all layers' tokens are seen
   index_t first_ = -1, added_ = 0, n_kv_ = 0;
   bool turning_ = false, quantised_ = false;  // keys: wait for the next llama_decode to rotate them; are of such a type
   md::status status_ = md::status::ok;

@@ -36,8 +36,8 @@ std::vector<T> those(std::vector<T> const& from, indices const& list, md::index_
   return out;
 }
 
-void allowed(md::status s) {
-  if (s != md::status::ok) { throw input_error(std::string("llama.cpp does not let this be done to its cache: ") + md::message(s)); }
+void allowed(md::status s, char const* what) {
+  if (s != md::status::ok) { throw input_error(std::string("llama.cpp does not let ") + what + ": " + md::message(s)); }
 }
 
 /// Attention runs over so many cells, if n are in use.
@@ -153,8 +153,10 @@ void session::check_fits(prompt const& ask, dropping const& how, int most) const
   refuse(std::any_of(ask.before.begin(), ask.before.end(), strange) || std::any_of(ask.after.begin(), ask.after.end(), strange),
          "the tokenizer and the language model have different vocabularies");
   refuse(ask.after.empty(), "there is no text behind the picture");
-  refuse(most < 1 || ask.before.size() + rows + ask.after.size() + static_cast<std::size_t>(most) > llama_n_ctx(context_.get()),
-         "the prompt is longer than the context");
+  std::size_t const longest = ask.before.size() + rows + ask.after.size() + static_cast<std::size_t>(most);
+  std::string const too_long = "the prompt and the longest answer are " + std::to_string(longest) + " tokens, more than the context's " +
+                               std::to_string(llama_n_ctx(context_.get()));
+  refuse(most < 1 || longest > llama_n_ctx(context_.get()), too_long.c_str());
   refuse(md::check(as_list(ask.image.at), ask.image.places) != md::status::ok ||
              md::check(as_list(ask.image.key_set), as_list(ask.image.at).size(0)) != md::status::ok,
          "the picture's rows, or its key set, do not ascend within what there is");
@@ -180,7 +182,9 @@ void session::prefill(prompt const& ask, dropping const& how, answer& out) {
   std::iota(tail.begin(), tail.end(), begin + (gaps || move ? image.places : rows));
   decode(&ask.before, nullptr, head);
   decode(nullptr, image.rows.data(), gaps ? places : middle);
-  if (move) { allowed(watcher_->move(context_.get(), places)); }
+  if (move) {
+    allowed(watcher_->move(context_.get(), places), "keys of M-RoPE, or quantised ones, be moved (let positions be kept or renumber)");
+  }
   if (how.after_prefill > 0) { watcher_->watch(begin + rows); }  // rows of the question are observed
   decode(&ask.after, nullptr, tail);
   // [end]
@@ -243,7 +247,8 @@ void session::mask_by_question(prompt const& ask, dropping const& how, answer& o
   budget.tokens = span.length, budget.layers = llama_model_n_layer(model_), budget.at_least = static_cast<md::index_t>(key.size());
   budget.target = how.after_prefill, budget.reading = md::budget_reading::at_end;
   if (md::stage_counts(budget, as_list(how_.prune_after), md::view(counts.data(), counts.size())) != md::status::ok) {
-    throw input_error("what shall be left after the prefill is more than there is, or less than the key set");
+    throw input_error(std::to_string(how.after_prefill) + " image tokens cannot be left after the prefill: there are " +
+                      std::to_string(span.length) + ", and the key set is " + std::to_string(key.size()));
   }
   for (std::size_t stage = 0; stage < counts.size(); ++stage) {
     layer_scores const& all = watcher_->scores()[stage];
@@ -290,12 +295,12 @@ void session::evict(dropping const& how, std::vector<md::slot_kind>& kinds) {
 }
 
 void session::keep(indices const& tokens, bool compact) {
-  allowed(watcher_->keep(context_.get(), as_list(tokens)));
+  allowed(watcher_->keep(context_.get(), as_list(tokens)), "tokens leave its cache");
   auto const& cells = watcher_->cells();
   if (!compact || cells.empty()) { return; }
   // A copy of the cache that leaves attention as long as it is would save nothing.
   auto const last = *std::max_element(cells.begin(), cells.end());
-  if (rounded(static_cast<int>(cells.size())) < rounded(last + 1)) { allowed(watcher_->compact(context_.get())); }
+  if (rounded(static_cast<int>(cells.size())) < rounded(last + 1)) { allowed(watcher_->compact(context_.get()), "its cache be compacted"); }
 }
 
 }  // namespace mustdrop_llama

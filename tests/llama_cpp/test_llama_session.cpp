@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include <mustdrop/cpu/attention_scores.hpp>
@@ -273,10 +274,10 @@ TEST(LlamaSession, ABudgetHoldsInDecode) {
 
 /// A context of the tiny model with an observer, and text in it.
 struct observed_text {
-  observer<session::backend> watcher{session::backend{}, {0}};
+  observer<session::backend> watcher;
   std::unique_ptr<llama_context, deleter<llama_context, llama_free>> context;
 
-  explicit observed_text(unsigned sequences = 1) {
+  explicit observed_text(unsigned sequences = 1, std::vector<int> const& layers = {0}) : watcher(session::backend{}, layers) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = 512, params.n_seq_max = sequences, params.kv_unified = true;
     params.n_threads = params.n_threads_batch = 1;
@@ -327,16 +328,62 @@ TEST(LlamaObserver, ChangesNoCacheOfSeveralSequences) {
 }
 
 TEST(LlamaObserver, RowsThatCountStayTheSameTokensWhenOthersLeave) {
-  observed_text o;  // 110 tokens are left, of which 10 are the last
+  observed_text o;  // 111 tokens are left
   o.watcher.watch(100);
   indices keep{0, 1};
   for (std::int32_t i = 95; i < 110; ++i) { keep.push_back(i); }
   ASSERT_EQ(o.watcher.keep(o.context.get(), md::view(keep.data(), keep.size())), md::status::ok);
   o.next(7);
   ASSERT_EQ(o.watcher.scores()[0].sum.size(), 18U) << "the new token is one that counts";
-  float total = 0;
-  for (float const x : o.watcher.scores()[0].sum) { total += x; }
-  EXPECT_NEAR(total, 1, 1e-5f);
+  auto const rows_that_counted = [&] {
+    float total = 0;
+    for (float const x : o.watcher.scores()[0].sum) { total += x; }
+    return total;
+  };
+  EXPECT_NEAR(rows_that_counted(), 1, 1e-5f);
+  o.watcher.watch(20);  // of 18: the second next, after six have left the third next but none before it
+  keep.clear();
+  for (std::int32_t i = 6; i < 18; ++i) { keep.push_back(i); }
+  ASSERT_EQ(o.watcher.keep(o.context.get(), md::view(keep.data(), keep.size())), md::status::ok);
+  o.next(7), o.next(7);
+  EXPECT_TRUE(o.watcher.scores()[0].sum.empty());
+  o.next(7);
+  EXPECT_NEAR(rows_that_counted(), 1, 1e-5f);
+}
+
+TEST(LlamaObserver, SeesTokensWhateverLayersItScores) {
+  for (std::vector<int> const& layers : {std::vector<int>{}, {99}, {5}, {-1, 3}}) {
+    observed_text o(1, layers);
+    EXPECT_EQ(o.watcher.cells().size(), 111U);
+    o.watcher.watch(0);
+    o.next(7);
+    for (auto const& scores : o.watcher.scores()) {
+      EXPECT_EQ(scores.sum.size(), scores.layer == 3 || scores.layer == 5 ? 112U : 0U) << scores.layer;
+    }
+  }
+}
+
+TEST(LlamaObserver, FindsOutThatTheCacheWasChanged) {
+  indices const first{0};
+  auto const keep = [&](observed_text& o) { return o.watcher.keep(o.context.get(), md::view(first.data(), 1)); };
+  observed_text cleared, cut;
+  llama_memory_clear(llama_get_memory(cleared.context.get()), false);
+  EXPECT_EQ(keep(cleared), md::status::bad_argument);
+  EXPECT_EQ(cleared.watcher.compact(cleared.context.get()), md::status::bad_argument);
+  cleared.watcher.forget();
+  EXPECT_EQ(cleared.watcher.compact(cleared.context.get()), md::status::ok);
+  llama_memory_seq_rm(llama_get_memory(cut.context.get()), 0, 298, -1);
+  EXPECT_EQ(cut.watcher.move(cut.context.get(), {400}), md::status::bad_argument);
+  EXPECT_EQ(cut.watcher.status(), md::status::bad_argument);
+}
+
+TEST(LlamaObserver, MovesNowhereThatPositionsEnd) {
+  observed_text o;
+  EXPECT_EQ(o.watcher.move(o.context.get(), {std::numeric_limits<llama_pos>::max()}), md::status::bad_argument);
+  EXPECT_EQ(o.watcher.move(o.context.get(), {298}), md::status::bad_argument) << "not back";
+  EXPECT_EQ(o.watcher.positions().back(), 299);
+  EXPECT_EQ(o.watcher.move(o.context.get(), {299}), md::status::ok);
+  EXPECT_EQ(o.watcher.compact(o.context.get()), md::status::ok) << "where it was: no key waits";
 }
 
 TEST(LlamaSession, RefusesAttentionThatIsNotCausal) {
