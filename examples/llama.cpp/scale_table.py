@@ -51,7 +51,7 @@ def draw(results, path):
         times = [median(row["first_token_ms"]) / 1000 for row in rows]
         bars = axis.barh([name(row) for row in rows], times)
         axis.bar_label(bars, [f"{time:.1f}" for time in times], padding=3)
-        axis.margins(x=0.15)
+        axis.margins(x=0.25)
         axis.set(title=f"{total} image tokens, weights {'repacked' if result['repacked'] else 'as in the file'}", xlabel="seconds to the first token")
     figure.savefig(path, metadata={"Date": None})
 
