@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // llama_minimal MODEL.gguf: the observer in a program of its own, with nothing but llama.cpp and the library. Token ids stand for a picture.
 #include <cstdio>
-#include <memory>
 #include <utility>
 #include <vector>
 
-#include <llama.h>
+#include <llama-cpp.h>
 
 #include <mustdrop/cpu/attention_scores.hpp>
 #include <mustdrop/cpu/dual_mask.hpp>
@@ -15,11 +14,6 @@
 namespace {
 
 namespace md = mustdrop;
-
-template <class T, void (*Free)(T*)>
-struct deleter {
-  void operator()(T* t) const { Free(t); }
-};
 
 bool decode(llama_context* context, std::vector<llama_token> ids) {
   return llama_decode(context, llama_batch_get_one(ids.data(), static_cast<std::int32_t>(ids.size()))) == 0;
@@ -34,7 +28,7 @@ char const* run(llama_model* model) {
   llama_context_params params = llama_context_default_params();
   params.n_ctx = params.n_batch = 1024, params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
   watcher.attach(params);
-  std::unique_ptr<llama_context, deleter<llama_context, llama_free>> const context(llama_init_from_model(model, params));
+  llama_context_ptr const context(llama_init_from_model(model, params));
   if (!context) { return "no context"; }
 
   // Text, picture, text. Rows of the last text say what they attend to.
@@ -76,7 +70,7 @@ int main(int argc, char** argv) {
       nullptr);
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0, params.use_extra_bufts = false;  // some virtual machines offer AMX and stop at its instructions
-  std::unique_ptr<llama_model, deleter<llama_model, llama_model_free>> const model(llama_model_load_from_file(argv[1], params));
+  llama_model_ptr const model(llama_model_load_from_file(argv[1], params));
   char const* const wrong = model ? run(model.get()) : "not a model that llama.cpp loads";
   if (wrong != nullptr) { return std::fprintf(stderr, "llama_minimal: %s: %s\n", argv[1], wrong), 1; }
   return 0;

@@ -148,9 +148,10 @@ class observer {
 
   /// Nothing went wrong so far, and ours is the context's only sequence, which ends where it did.
   md::status ready(llama_context const* context) {
-    if (status_ == md::status::ok && llama_n_seq_max(context) != 1) { return md::status::unsupported; }
+    if (status_ != md::status::ok) { return status_; }
+    if (llama_n_seq_max(context) != 1) { return md::status::unsupported; }
     llama_pos const last = positions_.empty() ? -1 : positions_.back();
-    if (status_ == md::status::ok && llama_memory_seq_pos_max(llama_get_memory(context), 0) != last) { note(md::status::bad_argument); }
+    if (llama_memory_seq_pos_max(llama_get_memory(context), 0) != last) { note(md::status::bad_argument); }
     return status_;
   }
 
