@@ -81,7 +81,7 @@ struct encoded {
 
 /// Stage 1 on all crops at once: a quarter of the windows merge, then the rows of each crop that CLS attends to most, and the key set of them. Which
 /// rows they are is nobody's business here.
-void choose(llava::computer& on, encoded& from, int tokens) {
+void choose(llava::computer& on, encoded const& from, int tokens) {
   md::index_t const n = from.crops * crop, windows = 64;
   std::vector<std::int32_t> offsets, counts(static_cast<std::size_t>(from.crops)), source(static_cast<std::size_t>(n));
   for (int c = 0; c <= from.crops; ++c) { offsets.push_back(c * static_cast<std::int32_t>(crop)); }
@@ -131,7 +131,8 @@ struct arm {
   answer last = {};
 };
 
-void measure(arguments const& given, llama_model* model, int total, arm& a, bool counts) {
+void measure(arguments const& given, llama_model* model, encoded const& picture, arm& a, bool counts) {
+  int const total = picture.crops * static_cast<int>(crop);
   setup how = given.how;
   how.context = total + given.text + given.new_tokens, how.ubatch = std::min(how.ubatch, how.context);
   how.observe = a.left > 0;
@@ -141,7 +142,6 @@ void measure(arguments const& given, llama_model* model, int total, arm& a, bool
   double chosen = 0;
   if (fewer) {
     llava::computer on(how.threads);
-    encoded picture(total);
     llava::stopwatch const time(chosen);
     choose(on, picture, a.tokens);
   }
@@ -215,10 +215,11 @@ int run(int argc, char const* const* argv) {
   for (auto const& c : cases) {
     std::vector<arm> arms{{c.total, 0}, {c.total, c.total}, {c.total, c.tokens.back()}};
     for (int const n : c.tokens) { arms.push_back({n, std::max(1, n / 2)}); }
-    measure(given, model.get(), c.total, arms.back(), false);  // weights come from the disk, pages from the kernel
+    encoded const picture(c.total);
+    measure(given, model.get(), picture, arms.back(), false);  // weights come from the disk, pages from the kernel
     for (int run = 0; run < given.runs; ++run) {
       for (std::size_t i = 0; i < arms.size(); ++i) {
-        measure(given, model.get(), c.total, arms[(i + static_cast<std::size_t>(run)) % arms.size()], true);  // each comes first once
+        measure(given, model.get(), picture, arms[(i + static_cast<std::size_t>(run)) % arms.size()], true);  // each comes first once
       }
       so_far = done;
       for (auto& row : rows_of(model.get(), c.total, arms)) { so_far.push_back(row); }
